@@ -1,0 +1,302 @@
+//! The contract between user space and the kernel: every key and value in a map.
+//!
+//! User space compiles a policy into these records and writes them under the inactive *slot*; one
+//! write to `ACTIVE` then puts them in force on every interface at once. All numbers are in host
+//! byte order; addresses are words in network byte order ([`Address`]).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Raised whenever a layout or a meaning in this module or in [`crate::event`] changes: the
+/// controller does not take over pinned maps of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// Policies that the maps hold at once: the one in force and the next one.
+pub const SLOTS: u32 = 2;
+/// Zones in one policy, the gateway's own included: one bit each in [`Interface::zones`].
+pub const MAX_ZONES: u32 = 64;
+/// Conduit ids. Id 0 is "no conduit". An id stays with a conduit's name across reloads.
+pub const MAX_CONDUITS: u32 = 1024;
+/// Rule ids, for the counters. Id 0 is "no rule".
+pub const MAX_RULES: u32 = 32_768;
+/// Rows of `INTERFACES` in both slots.
+pub const MAX_INTERFACES: u32 = 1024;
+/// Rows of `NETWORKS` in both slots.
+pub const MAX_NETWORKS: u32 = 32_768;
+/// Rows of `PAIRS` in both slots.
+pub const MAX_PAIRS: u32 = 32_768;
+/// Rows of `SERVICES` for each slot.
+pub const MAX_SERVICES: u32 = 16_384;
+/// Rows of `RULE_SETS` for each slot. Rule set 0 is "not inspected".
+pub const MAX_RULE_SETS: u32 = 1024;
+/// Rows of `OPERATIONS` for each slot, of [`FUNCTIONS`] cells each. Row 0 allows nothing.
+pub const MAX_OPERATION_ROWS: u32 = 1024;
+/// Rows of `INTERVALS` for each slot.
+pub const MAX_INTERVALS: u32 = 65_536;
+/// Function codes: every value of a byte.
+pub const FUNCTIONS: u32 = 256;
+/// Ports of a service are found by at most this many halvings: `2^15 > MAX_SERVICES`.
+pub const SERVICE_SEARCH_STEPS: u32 = 15;
+/// Intervals are found by at most this many halvings: `2^17 > MAX_INTERVALS`.
+pub const INTERVAL_SEARCH_STEPS: u32 = 17;
+
+/// The zone of the gateway itself.
+pub const GATEWAY_ZONE: u16 = 0;
+/// [`InterfaceKey::vlans`] of a zone that takes any tags.
+pub const ANY_VLANS: u32 = u32::MAX;
+
+/// An IPv4 or IPv6 address: four words as they stand in the packet (network byte order). IPv4 is
+/// held as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+pub type Address = [u32; 4];
+
+/// The third word of an IPv4 address held as [`Address`].
+pub const IPV4_MAPPED: u32 = 0x0000_ffff_u32.to_be();
+
+/// `GENERATIONS[slot]`: what holds for a whole policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Generation {
+    /// Counts up by one with every policy put in force; never 0 in a slot that is.
+    pub number: u32,
+    /// 1: every conduit, and the absence of one, only observes.
+    pub observe: u32,
+    /// Ticks after which an established TCP flow without frames is forgotten.
+    pub tcp_established_ticks: u32,
+    /// Ticks after which an unfinished TCP handshake is forgotten.
+    pub tcp_opening_ticks: u32,
+    /// Ticks after which a closed TCP flow is forgotten.
+    pub tcp_closing_ticks: u32,
+    /// Ticks after which a UDP or ICMP flow answered at least once is forgotten.
+    pub datagram_ticks: u32,
+    /// Ticks after which an unanswered UDP or ICMP flow is forgotten.
+    pub datagram_opening_ticks: u32,
+    /// Ticks of the kernel's clock in a second (its HZ).
+    pub ticks_per_second: u32,
+}
+
+/// Key of `INTERFACES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InterfaceKey {
+    /// The slot.
+    pub slot: u32,
+    /// The interface index.
+    pub ifindex: u32,
+    /// Outer VLAN id in the upper half, inner in the lower, 0 for none; or [`ANY_VLANS`].
+    pub vlans: u32,
+}
+
+/// Value of `INTERFACES`: the zones whose hosts may send on this interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Interface {
+    /// Bit `n` is set for zone id `n`.
+    pub zones: u64,
+}
+
+/// Key of `NETWORKS`, a longest-prefix trie. The prefix length counts the 32 bits of `slot`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NetworkKey {
+    /// The slot, matched in full.
+    pub slot: u32,
+    /// The address; an IPv4 prefix of `n` bits is one of `96 + n` bits here.
+    pub address: Address,
+}
+
+/// Value of `NETWORKS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Network {
+    /// Zone id.
+    pub zone: u16,
+    /// Asset id, 0 when the policy names no asset with this address.
+    pub asset: u16,
+}
+
+/// One end of a conduit: a zone or an asset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Party(u16);
+
+impl Party {
+    const ZONE: u16 = 0x8000;
+
+    /// All hosts of a zone.
+    #[must_use]
+    pub const fn zone(id: u16) -> Self {
+        Self(id | Self::ZONE)
+    }
+
+    /// One asset; `id` is not 0 and below 32,768.
+    #[must_use]
+    pub const fn asset(id: u16) -> Self {
+        Self(id & !Self::ZONE)
+    }
+
+    /// The number that stands in a [`PairKey`].
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+/// Key of `PAIRS`: which services one party may reach at another.
+///
+/// The most specific pair that has the port decides, in this order: asset to asset, asset to
+/// zone, zone to asset, zone to zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PairKey {
+    /// The slot.
+    pub slot: u16,
+    /// [`Party::number`] of the initiator.
+    pub from: u16,
+    /// [`Party::number`] of the responder.
+    pub to: u16,
+    /// IP protocol number: 6 TCP, 17 UDP, 1 ICMP echo (also for ICMPv6).
+    pub transport: u16,
+}
+
+/// Value of `PAIRS`: a run of `SERVICES`, sorted by port and disjoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Pair {
+    /// Index of the first, within the slot.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Value of `SERVICES[slot * MAX_SERVICES + index]`: ports that one conduit opens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Service {
+    /// First port of the range (0 for ICMP echo).
+    pub first_port: u16,
+    /// Last port of the range, inclusive (65,535 for ICMP echo).
+    pub last_port: u16,
+    /// The conduit.
+    pub conduit: u16,
+    /// The rule set for an inspected protocol; 0 when the payload is not inspected.
+    pub rule_set: u16,
+    /// [`protocol`] that the payload is inspected as.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Protocols that payloads are inspected as.
+pub mod protocol {
+    /// Not inspected.
+    pub const NONE: u8 = 0;
+    /// Modbus/TCP.
+    pub const MODBUS: u8 = 1;
+}
+
+/// Value of `CONDUITS[slot * MAX_CONDUITS + id]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Conduit {
+    /// 1 when the slot has this conduit.
+    pub present: u8,
+    /// 1: what would be denied passes, and is reported.
+    pub observe: u8,
+    /// What happens to a denied segment of a TCP flow: the number of a [`crate::Verdict`].
+    pub on_deny: u8,
+    /// Requests that may wait for a reply in one flow, 1 to 16.
+    pub outstanding: u8,
+    /// Time between two new flows at the allowed rate, in 1/65,536 tick; 0 for no limit.
+    pub new_flow_interval: u32,
+    /// How far new flows may run ahead of the rate, in 1/65,536 tick.
+    pub new_flow_burst: u64,
+}
+
+/// Value of `RULE_SETS[slot * MAX_RULE_SETS + id]`: which row of operations holds for each unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RuleSet {
+    /// Row within the slot by unit id; 0 where no rule names the unit.
+    pub rows: [u16; 256],
+}
+
+/// Value of `OPERATIONS[(slot * MAX_OPERATION_ROWS + row) * FUNCTIONS + function code]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Operation {
+    /// One of [`operation`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Rule id when the kind is [`operation::ALLOWED`].
+    pub rule: u16,
+    /// First interval within the slot.
+    pub first: u32,
+    /// How many intervals: sorted, disjoint.
+    pub count: u32,
+}
+
+/// Kinds of [`Operation`].
+pub mod operation {
+    /// No rule allows the function.
+    pub const DENIED: u8 = 0;
+    /// Allowed with any operand.
+    pub const ALLOWED: u8 = 1;
+    /// Allowed when the operand lies in one of the intervals: the sub-function of function 8, the
+    /// MEI type of 43, else registers or coils.
+    pub const RANGES: u8 = 2;
+}
+
+/// Value of `INTERVALS[slot * MAX_INTERVALS + index]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Interval {
+    /// First operand.
+    pub first: u16,
+    /// Last operand, inclusive.
+    pub last: u16,
+    /// Rule id.
+    pub rule: u16,
+    /// Limits of written values; 0 for none.
+    pub limits: u16,
+}
+
+/// `SETTINGS[0]`: fixed when the program is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// Keys of the flow hash, drawn at random ([`crate::flow::key`]).
+    pub hash_keys: [u64; 12],
+    /// [`ABI_VERSION`] of the program.
+    pub abi_version: u32,
+    /// Buckets of the flow table, less one; a power of two less one.
+    pub flow_bucket_mask: u32,
+    /// Buckets of the table of opening flows, less one.
+    pub opening_bucket_mask: u32,
+    /// Rows of `STREAMS`, less one; a power of two less one.
+    pub stream_mask: u32,
+}
+
+/// Value of `COUNTERS[conduit id * REASON_SLOTS + reason number]`, one per processor. Reason 0
+/// holds what passed; each frame adds to exactly one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Counter {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of those frames, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// Value of `REPORTING[0]`, one per processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Reporting {
+    /// Sequence number of the next event of this processor.
+    pub next_sequence: u64,
+    /// Events that found no room in the ring buffer.
+    pub lost: u64,
+    /// Frames that would have been denied, had their conduit not been in mode observe.
+    pub would_deny: u64,
+}
