@@ -1,0 +1,3 @@
+//! The controller and the command line of conduitfw.
+
+pub mod policy;
