@@ -1,1 +1,3 @@
-//! The lab and the integration tests.
+//! The lab and what the integration tests build on.
+
+pub mod frames;
