@@ -1,3 +1,5 @@
 //! The lab and what the integration tests build on.
 
 pub mod frames;
+pub mod lab;
+pub mod peers;

@@ -1,0 +1,9 @@
+//! Modbus peers: a PLC with moving values, a device that answers anything, and clients.
+
+mod client;
+mod device;
+mod plc;
+
+pub use client::{ModbusClient, RawClient, connect_from};
+pub use device::{Device, Listener, Received};
+pub use plc::{Plc, Service, serve};
