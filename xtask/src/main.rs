@@ -1,3 +1,64 @@
-//! Everything that a contributor runs.
+//! Everything that a contributor runs: `cargo xtask --help`.
 
-fn main() {}
+mod build;
+mod demo;
+mod doctor;
+mod ebpf;
+mod kernels;
+mod lint;
+mod setup;
+mod shell;
+mod summary;
+mod test;
+mod toolchain;
+mod unsafe_count;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Everything that a contributor to conduitfw runs.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+enum Task {
+    /// Find what the build, the demo and the tests need, and install what is missing.
+    Setup(setup::Arguments),
+    /// Build the kernel program.
+    Ebpf,
+    /// Build the kernel program and the controller.
+    Build(build::Arguments),
+    /// Check the format, the lints and the rules of the house.
+    Lint(lint::Arguments),
+    /// Say what this machine has, what it lacks and how to get it.
+    Doctor(doctor::Arguments),
+    /// Set up, lint, and run every test.
+    Test,
+    /// Boot Linux 6.1 and 6.12 and let their verifiers judge the kernel program.
+    Kernels(kernels::Arguments),
+    /// Show conduitfw at work in a lab of three hosts.
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Task::parse() {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Ebpf => ebpf::run(),
+        Task::Build(arguments) => build::run(&arguments),
+        Task::Lint(arguments) => lint::run(&arguments),
+        Task::Doctor(arguments) => doctor::run(&arguments),
+        Task::Test => return test::run(),
+        Task::Kernels(arguments) => kernels::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

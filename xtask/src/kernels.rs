@@ -1,0 +1,133 @@
+//! Other kernels: boots each in a virtual machine, where its own verifier judges the program.
+
+mod console;
+mod guest;
+mod image;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{ebpf, shell, summary::Counts};
+use console::Account;
+
+/// The series that the project promises to run on, oldest first.
+const SERIES: [&str; 2] = ["6.1", "6.12"];
+
+/// Software emulation takes about ten times as long as the machine itself would.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Which kernels, and what to run on them.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this series, for example 6.1.
+    #[arg(long, value_name = "SERIES")]
+    kernel: Option<String>,
+    /// Run this static program there instead of the tests.
+    #[arg(long, value_name = "FILE")]
+    command: Option<PathBuf>,
+    /// What to hand to the program.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Boots the kernels and fails when one refuses.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let counts = judge(arguments)?;
+    eprintln!("==> kernels: {counts}");
+    if counts.failed > 0 {
+        bail!("a kernel refused or a test failed there");
+    }
+    Ok(())
+}
+
+/// All kernels, all tests.
+pub(crate) fn run_all() -> Result<Counts> {
+    judge(&Arguments {
+        kernel: None,
+        command: None,
+        arguments: Vec::new(),
+    })
+}
+
+fn judge(arguments: &Arguments) -> Result<Counts> {
+    if env::consts::ARCH != "x86_64" {
+        bail!("the other kernels run on x86-64 alone");
+    }
+    for program in ["qemu-system-x86_64", "cpio", "dpkg", "xz"] {
+        if shell::which(program).is_none() {
+            bail!("`{program}` is missing; run `cargo xtask setup --for test`");
+        }
+    }
+    ebpf::run()?;
+    let job = guest::Job::build(arguments.command.as_deref(), &arguments.arguments)?;
+    let chosen = match &arguments.kernel {
+        Some(series) => vec![series.as_str()],
+        None => SERIES.to_vec(),
+    };
+    let mut counts = Counts::default();
+    for series in chosen {
+        let account = boot(series, &job)?;
+        report(series, &account);
+        counts.add(account.counts());
+    }
+    Ok(counts)
+}
+
+fn boot(series: &str, job: &guest::Job) -> Result<Account> {
+    let image = shell::step(
+        &format!("Linux {series}: newest cloud kernel of Debian"),
+        || {
+            let image = image::newest(series)?;
+            eprintln!("    {}", image.release);
+            Ok(image)
+        },
+    )?;
+    shell::step(
+        &format!("Linux {series}: boot and run, up to a minute without KVM"),
+        || {
+            let initramfs = job.initramfs(&image)?;
+            console::boot(
+                &image.kernel,
+                &initramfs,
+                &image.directory.join("console.log"),
+                PATIENCE,
+            )
+        },
+    )
+}
+
+fn report(series: &str, account: &Account) {
+    for line in &account.remarkable {
+        eprintln!("    {series}: {line}");
+    }
+    let log = account
+        .log
+        .strip_prefix(shell::root())
+        .unwrap_or(&account.log);
+    if account.counts().failed > 0 {
+        eprintln!("    {series}: all of the console is in {}", log.display());
+    }
+    eprintln!("    {series}: {}", account.outcome());
+}
+
+/// The static counterpart of what cargo builds for this machine.
+fn static_flags(command: &mut std::process::Command) -> &mut std::process::Command {
+    command
+        .env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+            "-Ctarget-feature=+crt-static -Cstrip=symbols",
+        )
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+}
+
+fn file_name(path: &Path) -> Result<String> {
+    let name = path
+        .file_name()
+        .with_context(|| format!("{} has no name", path.display()))?;
+    Ok(name.to_string_lossy().into_owned())
+}

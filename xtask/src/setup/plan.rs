@@ -1,0 +1,475 @@
+//! What is missing, and the steps that bring it.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use super::{LINKER_VERSION, PYMODBUS};
+use crate::{
+    shell,
+    toolchain::{self, Found, Nightly, Toolchain},
+};
+
+/// What the machine is set up for; each needs what the one before it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Purpose {
+    /// The kernel program and the controller.
+    Build,
+    /// The demonstration.
+    Demo,
+    /// Every test, on every kernel.
+    Test,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Build => "build",
+            Self::Demo => "demo",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// A program and the Debian package that has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) purpose: Purpose,
+}
+
+const TOOLS: [Tool; 9] = [
+    Tool {
+        program: "ip",
+        package: "iproute2",
+        purpose: Purpose::Demo,
+    },
+    Tool {
+        program: "nsenter",
+        package: "util-linux",
+        purpose: Purpose::Demo,
+    },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "mbpoll",
+        package: "mbpoll",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+        purpose: Purpose::Test,
+    },
+    Tool {
+        program: "/usr/bin/python3",
+        package: "python3",
+        purpose: Purpose::Test,
+    },
+];
+
+/// The programs that a purpose needs.
+pub(crate) fn tools(purpose: Purpose) -> impl Iterator<Item = Tool> {
+    TOOLS
+        .into_iter()
+        .filter(move |tool| tool.purpose <= purpose)
+}
+
+/// One command of the set-up.
+pub(crate) struct Step {
+    pub(crate) command: Command,
+    pub(crate) reason: String,
+    pub(crate) duration: &'static str,
+    pub(crate) needs_root: bool,
+    pub(crate) remedy: &'static str,
+}
+
+impl Step {
+    /// The step as one would type it.
+    pub(crate) fn line(&self) -> String {
+        let settings: String = self
+            .command
+            .get_envs()
+            .filter(|(name, _)| *name == "LLVM_PREFIX")
+            .filter_map(|(name, value)| Some(format!("{}={} ", name.display(), value?.display())))
+            .collect();
+        settings + &shell::line_of(&self.command)
+    }
+}
+
+/// What this machine lacks.
+pub(crate) struct Missing {
+    found: Found,
+    linker: bool,
+    packages: Vec<&'static str>,
+    components: Vec<&'static str>,
+    python: bool,
+}
+
+impl Missing {
+    /// Looks at this machine.
+    pub(crate) fn look(purpose: Purpose) -> Self {
+        let mut packages: Vec<&str> = tools(purpose)
+            .filter(|tool| shell::which(tool.program).is_none())
+            .map(|tool| tool.package)
+            .collect();
+        let testing = purpose == Purpose::Test;
+        let python = testing && !python_is_complete();
+        if python && !venv_is_possible() {
+            packages.push("python3-venv");
+        }
+        let found = Found::look();
+        let lints_missing = testing && shell::which("/usr/bin/clippy-driver").is_none();
+        if found.best() == Some(Toolchain::Debian) && lints_missing {
+            packages.push("rust-web-clippy");
+        }
+        Self {
+            found,
+            linker: !linker_serves(found),
+            packages,
+            components: components(testing),
+            python,
+        }
+    }
+
+    /// Whether nothing is.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.names().is_empty()
+    }
+
+    /// Whether something is to come from apt.
+    pub(crate) fn wants_packages(&self) -> bool {
+        self.found.best().is_none() || self.linker || !self.packages.is_empty()
+    }
+
+    /// What is missing, by name.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        if self.found.best().is_none() {
+            names.push("a compiler for BPF");
+        }
+        if self.linker {
+            names.push("bpf-linker");
+        }
+        names.extend(&self.packages);
+        names.extend(&self.components);
+        if self.python {
+            names.push("pymodbus");
+        }
+        names
+    }
+
+    /// The steps that bring it, in order.
+    pub(crate) fn steps(&self) -> Result<Vec<Step>> {
+        let mut packages: Vec<String> = self.packages.iter().map(|&name| name.to_owned()).collect();
+        let mut steps = Vec::new();
+        if self.found.best().is_none() {
+            match compiler(self.found, debian_offers(), shell::is_root())? {
+                Compiler::DebianPackages => {
+                    packages.extend(["rustc-web", "libstd-rust-web-dev-bpf"].map(str::to_owned));
+                    if self.components.is_empty() && self.packages.contains(&"ethtool") {
+                        packages.push("rust-web-clippy".to_owned());
+                    }
+                }
+                Compiler::NightlySource => steps.push(nightly_step()),
+            }
+        }
+        let llvm = if self.linker {
+            expected_llvm(self.found)
+        } else {
+            None
+        };
+        if let Some(llvm) = llvm.filter(|&llvm| !llvm_is_here(llvm)) {
+            packages.push(format!("llvm-{llvm}-dev"));
+        }
+        if !packages.is_empty() {
+            steps.push(apt_step(&packages));
+        }
+        if let Some(llvm) = llvm {
+            steps.push(linker_step(llvm));
+        }
+        if !self.components.is_empty() {
+            steps.push(component_step(&self.components));
+        }
+        if self.python {
+            steps.extend(python_steps());
+        }
+        Ok(steps)
+    }
+}
+
+/// Where the compiler for BPF is to come from.
+#[derive(Debug, PartialEq, Eq)]
+enum Compiler {
+    DebianPackages,
+    NightlySource,
+}
+
+fn compiler(found: Found, debian_offers: bool, root: bool) -> Result<Compiler> {
+    let nightly_is_near = found.nightly == Nightly::WithoutSource;
+    if debian_offers && (root || !nightly_is_near) {
+        return Ok(Compiler::DebianPackages);
+    }
+    if shell::which("rustup").is_some() {
+        return Ok(Compiler::NightlySource);
+    }
+    bail!(
+        "no compiler for BPF can be had here: apt offers no libstd-rust-web-dev-bpf (Debian 12 has it \
+         in its security updates), and there is no rustup for a nightly with rust-src (https://rustup.rs)"
+    )
+}
+
+fn debian_offers() -> bool {
+    let mut policy = shell::command("apt-cache");
+    shell::capture(policy.args(["policy", "libstd-rust-web-dev-bpf"]))
+        .is_ok_and(|text| has_candidate(&text))
+}
+
+fn has_candidate(policy: &str) -> bool {
+    policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate:"))
+        .is_some_and(|version| version.trim() != "(none)")
+}
+
+/// bpf-linker reads what the compiler writes: its LLVM must not be the older one.
+fn linker_serves(found: Found) -> bool {
+    if shell::which("bpf-linker").is_none() {
+        return false;
+    }
+    let compiler = found.best().and_then(|toolchain| toolchain.version().ok());
+    match (compiler, toolchain::linker_llvm()) {
+        (Some(compiler), Some(linker)) => linker >= compiler.llvm_major,
+        // Not built yet, or linked statically: the build itself will tell.
+        _ => true,
+    }
+}
+
+/// The LLVM of the compiler that is here, or of the one that is about to be installed.
+fn expected_llvm(found: Found) -> Option<u32> {
+    if let Some(toolchain) = found.best() {
+        return toolchain.version().ok().map(|version| version.llvm_major);
+    }
+    let mut depends = shell::command("apt-cache");
+    let text = shell::capture(depends.args(["depends", "--recurse", "-i", "rustc-web"])).ok()?;
+    llvm_in_dependencies(&text)
+}
+
+fn llvm_in_dependencies(text: &str) -> Option<u32> {
+    text.split_whitespace()
+        .find_map(|word| word.strip_prefix("libllvm")?.parse().ok())
+}
+
+fn llvm_prefix(llvm: u32) -> String {
+    format!("/usr/lib/llvm-{llvm}")
+}
+
+fn llvm_is_here(llvm: u32) -> bool {
+    Path::new(&llvm_prefix(llvm))
+        .join("include/llvm-c/Core.h")
+        .is_file()
+}
+
+fn components(testing: bool) -> Vec<&'static str> {
+    if !testing {
+        return Vec::new();
+    }
+    ["rustfmt", "clippy"]
+        .into_iter()
+        .filter(|&component| {
+            let program = if component == "clippy" {
+                "cargo-clippy"
+            } else {
+                "rustfmt"
+            };
+            shell::capture(shell::command(program).arg("--version")).is_err()
+        })
+        .collect()
+}
+
+fn python() -> PathBuf {
+    shell::target("python")
+}
+
+/// Whether the environment of the tests has what they call.
+pub(crate) fn python_is_complete() -> bool {
+    std::fs::read_dir(python().join("lib")).is_ok_and(|mut versions| {
+        versions.any(|version| {
+            version.is_ok_and(|version| version.path().join("site-packages/pymodbus").is_dir())
+        })
+    })
+}
+
+fn venv_is_possible() -> bool {
+    let mut probe = Command::new("/usr/bin/python3");
+    shell::capture(probe.args(["-c", "import venv, ensurepip"])).is_ok()
+}
+
+fn apt_step(packages: &[String]) -> Step {
+    let mut command = shell::command("apt-get");
+    command
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(packages);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    Step {
+        command,
+        reason: "the packages of Debian".to_owned(),
+        duration: "about a minute",
+        needs_root: true,
+        remedy: "is the machine Debian 12 with its security updates, and is the archive reachable?",
+    }
+}
+
+fn nightly_step() -> Step {
+    let mut command = shell::command("rustup");
+    command.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+    command.args(["--component", "rust-src"]);
+    Step {
+        command,
+        reason: "a compiler for BPF".to_owned(),
+        duration: "about a minute",
+        needs_root: false,
+        remedy: "the nightly here has no rust-src and it cannot be had; as root on Debian 12, \
+                 `apt-get install rustc-web libstd-rust-web-dev-bpf` serves as well",
+    }
+}
+
+fn linker_step(llvm: u32) -> Step {
+    let mut command = shell::cargo();
+    command.args([
+        "install",
+        "--quiet",
+        "bpf-linker",
+        "--version",
+        LINKER_VERSION,
+        "--force",
+    ]);
+    command
+        .args(["--no-default-features", "--features"])
+        .arg(format!("llvm-{llvm}"));
+    command.env("LLVM_PREFIX", llvm_prefix(llvm));
+    Step {
+        command,
+        reason: "the linker of the kernel program".to_owned(),
+        duration: "about a minute",
+        needs_root: false,
+        remedy: "a released bpf-linker in the search path serves as well \
+                 (https://github.com/aya-rs/bpf-linker/releases)",
+    }
+}
+
+fn component_step(components: &[&str]) -> Step {
+    let mut command = shell::command("rustup");
+    command.args(["component", "add"]).args(components);
+    Step {
+        command,
+        reason: "the lints".to_owned(),
+        duration: "seconds",
+        needs_root: false,
+        remedy: "install them with the Rust toolchain",
+    }
+}
+
+fn python_steps() -> [Step; 2] {
+    let mut environment = Command::new("/usr/bin/python3");
+    environment
+        .args(["-m", "venv", "--clear"])
+        .arg(python())
+        .current_dir(shell::root());
+    let mut package = Command::new(python().join("bin/python3"));
+    package
+        .args(["-m", "pip", "install", "--quiet", PYMODBUS])
+        .current_dir(shell::root());
+    [environment, package].map(|command| Step {
+        command,
+        reason: "pymodbus, a client and server that the tests meet".to_owned(),
+        duration: "seconds",
+        needs_root: false,
+        remedy: "is the Python package index reachable?",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Found = Found {
+        debian: false,
+        nightly: Nightly::Absent,
+    };
+
+    #[test]
+    fn debian_is_taken_where_it_can_be_had() {
+        assert_eq!(
+            compiler(NOTHING, true, true).unwrap(),
+            Compiler::DebianPackages
+        );
+        let nightly = Found {
+            nightly: Nightly::WithoutSource,
+            ..NOTHING
+        };
+        assert_eq!(
+            compiler(nightly, true, true).unwrap(),
+            Compiler::DebianPackages
+        );
+    }
+
+    #[test]
+    fn apt_says_whether_a_package_can_be_had() {
+        assert!(has_candidate(
+            "x:\n  Installed: (none)\n  Candidate: 1.96.0\n"
+        ));
+        assert!(!has_candidate(
+            "x:\n  Installed: (none)\n  Candidate: (none)\n"
+        ));
+        assert!(!has_candidate(""));
+    }
+
+    #[test]
+    fn the_llvm_of_a_package_is_read_from_what_it_needs() {
+        assert_eq!(
+            llvm_in_dependencies("rustc-web\n  Depends: libc6\n    libllvm22\n"),
+            Some(22)
+        );
+        assert_eq!(llvm_in_dependencies("rustc-web\n  Depends: libc6\n"), None);
+    }
+
+    #[test]
+    fn each_purpose_needs_what_the_one_before_needs() {
+        assert_eq!(tools(Purpose::Build).count(), 0);
+        assert!(tools(Purpose::Test).count() > tools(Purpose::Demo).count());
+    }
+
+    #[test]
+    fn the_linker_is_built_against_the_compilers_llvm() {
+        let line = linker_step(22).line();
+        assert!(line.starts_with("LLVM_PREFIX=/usr/lib/llvm-22 "), "{line}");
+        assert!(
+            line.ends_with("--no-default-features --features llvm-22"),
+            "{line}"
+        );
+    }
+}
