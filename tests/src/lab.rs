@@ -7,6 +7,7 @@
 mod gateway;
 mod host;
 mod plan;
+mod program;
 
 use std::path::Path;
 use std::process::Command;
@@ -17,9 +18,10 @@ use std::{fs, process, thread};
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use gateway::{Conduitfw, Files, Reload, binary};
+pub use gateway::{Conduitfw, Events, Files, Reload, binary};
 pub use host::Host;
 pub use plan::{Plan, ZonePlan};
+pub use program::Program;
 
 /// Namespaces (by prefix) and controllers that a signal has to remove.
 static STANDING: Mutex<Vec<Removal>> = Mutex::new(Vec::new());
@@ -31,6 +33,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 enum Removal {
     Namespaces(Vec<String>),
     Conduitfw(Files),
+    Program(u32),
 }
 
 impl Removal {
@@ -42,6 +45,7 @@ impl Removal {
                 }
             }
             Self::Conduitfw(files) => files.remove(),
+            Self::Program(process) => program::kill(*process),
         }
     }
 }
