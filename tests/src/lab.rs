@@ -208,7 +208,8 @@ impl Lab {
             host.run(
                 "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
                  net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-                 net.ipv4.tcp_retries2=5",
+                 net.ipv4.tcp_retries2=5 net.ipv6.conf.all.router_solicitations=0 \
+                 net.ipv6.conf.default.router_solicitations=0",
             )?;
             host.run("ip link set lo up")?;
         }

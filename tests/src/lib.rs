@@ -3,3 +3,4 @@
 pub mod frames;
 pub mod lab;
 pub mod peers;
+pub mod scene;

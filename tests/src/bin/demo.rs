@@ -247,7 +247,7 @@ impl Plant {
             outcome(&written)
         ));
         if written.is_err() {
-            self.event("DENY")?;
+            self.event("write-single-register")?;
             say(&format!(
                 "The write never reached {plc}, and the reset freed its connection."
             ));
