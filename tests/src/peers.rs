@@ -2,8 +2,10 @@
 
 mod client;
 mod device;
+mod ping;
 mod plc;
 
 pub use client::{ModbusClient, RawClient, connect_from};
 pub use device::{Device, Listener, Received};
+pub use ping::ping;
 pub use plc::{Plc, Service, serve};

@@ -23,11 +23,14 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// How long a controller may take to start, and an event to show.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The conduitfw program that was built beside this one.
+/// The conduitfw program: what `CONDUITFW_PROGRAM` names, or the one built beside this program.
 ///
 /// # Errors
 /// When it was not built.
 pub fn binary() -> Result<PathBuf> {
+    if let Some(program) = std::env::var_os("CONDUITFW_PROGRAM") {
+        return Ok(program.into());
+    }
     let this = std::env::current_exe().context("cannot tell where this program lies")?;
     let profile = this
         .ancestors()
