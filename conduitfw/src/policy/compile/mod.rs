@@ -1,0 +1,454 @@
+//! A policy laid out as the kernel reads it. It does not know in which slot it will stand.
+
+mod ids;
+mod modbus;
+mod pairs;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conduitfw_common::Verdict;
+use conduitfw_common::table::{
+    self, Address, Conduit as ConduitRow, FUNCTIONS, Generation, Interface, Interval,
+    MAX_INTERFACES, MAX_NETWORKS, MAX_SERVICES, Network, Operation, Pair, PairKey, RuleSet, SLOTS,
+    Service, protocol,
+};
+use ipnet::IpNet;
+
+use super::diagnostic::{Diagnostics, Refusal};
+use super::model::{Conduit, Mode, NewFlows, OnDeny, PartyId, Policy, Vlans};
+use super::resolve::does_not_fit;
+use super::source::Span;
+pub use ids::{Ids, NameKind, TooManyNames};
+use modbus::ModbusTables;
+use pairs::Opening;
+pub(super) use pairs::Pairs;
+
+/// What a policy meets where it is applied.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Ticks of the kernel's clock in a second.
+    pub ticks_per_second: u32,
+    /// The machine's own addresses, used when the policy gives none.
+    pub gateway_addresses: Vec<IpAddr>,
+    /// The number of the generation.
+    pub generation: u32,
+}
+
+/// The tables of one policy.
+#[derive(Clone, Debug)]
+pub struct CompiledTables {
+    /// What holds for the whole policy.
+    pub generation: Generation,
+    /// Interface name, [`table::InterfaceKey::vlans`], and who may send there.
+    pub interfaces: Vec<(String, u32, Interface)>,
+    /// Prefix length (with the 32 bits of the slot), address, and whose it is.
+    pub networks: Vec<(u32, Address, Network)>,
+    /// Runs of services by pair of parties; the slot is 0.
+    pub pairs: Vec<(PairKey, Pair)>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// Conduits by number.
+    pub conduits: Vec<(u16, ConduitRow)>,
+    /// Rule sets; the first is unused.
+    pub rule_sets: Vec<RuleSet>,
+    /// Rows of operations; the first denies everything.
+    pub operations: Vec<[Operation; FUNCTIONS as usize]>,
+    /// Intervals of operands.
+    pub intervals: Vec<Interval>,
+}
+
+/// Compiles a policy. `ids` changes only on success.
+///
+/// # Errors
+/// When the policy does not fit the tables, or the surroundings contradict it.
+pub fn compile(
+    policy: &Policy,
+    ids: &mut Ids,
+    surroundings: &Surroundings,
+) -> Result<CompiledTables, Refusal> {
+    let mut diagnostics = Diagnostics::new(Arc::clone(&policy.source));
+    let mut new_ids = ids.clone();
+    let tables = build(policy, &mut new_ids, surroundings, &mut diagnostics);
+    if diagnostics.has_errors() {
+        return Err(diagnostics.into_refusal());
+    }
+    *ids = new_ids;
+    Ok(tables)
+}
+
+/// Reports what would keep the policy from being compiled anywhere.
+pub(super) fn check(policy: &Policy, diagnostics: &mut Diagnostics) {
+    // The fastest kernel clock there is leaves the least room for times.
+    let surroundings = Surroundings {
+        ticks_per_second: 1000,
+        ..Surroundings::default()
+    };
+    build(policy, &mut Ids::default(), &surroundings, diagnostics);
+}
+
+fn build(
+    policy: &Policy,
+    ids: &mut Ids,
+    surroundings: &Surroundings,
+    diagnostics: &mut Diagnostics,
+) -> CompiledTables {
+    let pairs = Pairs::new(policy, diagnostics);
+    pairs.check(policy, diagnostics);
+    let mut modbus = ModbusTables::new();
+    let mut conduits = Vec::new();
+    let mut numbers = Vec::new();
+    let mut rule_sets = Vec::new();
+    for (conduit, groups) in policy.conduits.iter().zip(&pairs.groups) {
+        let number = number(ids.conduit(&conduit.name), conduit.span, diagnostics);
+        numbers.push(number);
+        conduits.push((
+            number,
+            conduit_row(policy, conduit, surroundings, diagnostics),
+        ));
+        let mut rules = Vec::new();
+        for rule in &conduit.modbus {
+            let label = conduit.rule_label(rule);
+            rules.push((
+                rule,
+                self::number(ids.rule(&label), conduit.span, diagnostics),
+            ));
+        }
+        let mut sets = Vec::new();
+        for (_, indices) in groups {
+            let rules: Vec<_> = indices.iter().map(|&index| rules[index]).collect();
+            sets.push(modbus.rule_set(&rules, conduit.span, diagnostics));
+        }
+        rule_sets.push(sets);
+    }
+    let (pairs, services) = services(&pairs, &numbers, &rule_sets, policy, diagnostics);
+    CompiledTables {
+        generation: generation(policy, surroundings),
+        interfaces: interfaces(policy, diagnostics),
+        networks: networks(policy, surroundings, diagnostics),
+        pairs,
+        services,
+        conduits,
+        rule_sets: modbus.rule_sets,
+        operations: modbus.operations,
+        intervals: modbus.intervals,
+    }
+}
+
+/// The number that was found, or 0 after a report.
+fn number(number: Result<u16, TooManyNames>, span: Span, diagnostics: &mut Diagnostics) -> u16 {
+    number.unwrap_or_else(|error| {
+        let help = "`conduitfw detach` and a new start begin to count anew";
+        diagnostics.error("does-not-fit", span, error.to_string(), help);
+        0
+    })
+}
+
+fn generation(policy: &Policy, surroundings: &Surroundings) -> Generation {
+    let hz = surroundings.ticks_per_second;
+    let timeouts = &policy.timeouts;
+    Generation {
+        number: surroundings.generation,
+        observe: u32::from(policy.mode == Mode::Observe),
+        tcp_established_ticks: ticks(timeouts.tcp_established, hz),
+        tcp_opening_ticks: ticks(timeouts.tcp_opening, hz),
+        tcp_closing_ticks: ticks(timeouts.tcp_closing, hz),
+        datagram_ticks: ticks(timeouts.datagram, hz),
+        datagram_opening_ticks: ticks(timeouts.datagram_opening, hz),
+        ticks_per_second: hz,
+    }
+}
+
+/// Ticks in a time, never less than the time and never none.
+fn ticks(time: Duration, ticks_per_second: u32) -> u32 {
+    let ticks = (time.as_millis() * u128::from(ticks_per_second)).div_ceil(1000);
+    u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+}
+
+fn conduit_row(
+    policy: &Policy,
+    conduit: &Conduit,
+    surroundings: &Surroundings,
+    diagnostics: &mut Diagnostics,
+) -> ConduitRow {
+    let (interval, burst) = match rate(conduit.new_flows, surroundings.ticks_per_second) {
+        Some(rate) => rate,
+        None => {
+            does_not_fit_rate(conduit, surroundings, diagnostics);
+            (0, 0)
+        }
+    };
+    let on_deny = match conduit.on_deny {
+        OnDeny::Reset => Verdict::Reset,
+        OnDeny::Drop => Verdict::Drop,
+    };
+    ConduitRow {
+        present: 1,
+        observe: u8::from(policy.observes(conduit)),
+        on_deny: on_deny as u8,
+        outstanding: conduit.max_outstanding,
+        new_flow_interval: interval,
+        new_flow_burst: burst,
+    }
+}
+
+fn does_not_fit_rate(
+    conduit: &Conduit,
+    surroundings: &Surroundings,
+    diagnostics: &mut Diagnostics,
+) {
+    let hz = surroundings.ticks_per_second;
+    diagnostics.error(
+        "does-not-fit",
+        conduit.span,
+        format!(
+            "`new_flows` of conduit `{}` does not fit a clock of {hz} Hz",
+            conduit.name
+        ),
+        "choose another rate",
+    );
+}
+
+/// A rate of new flows as interval and burst in 1/65,536 tick: never faster than was asked for.
+fn rate(new_flows: NewFlows, ticks_per_second: u32) -> Option<(u32, u64)> {
+    let NewFlows::Rate { flows, per, burst } = new_flows else {
+        return Some((0, 0));
+    };
+    let parts = u64::from(ticks_per_second) * 65_536 * per.as_secs();
+    let interval = u32::try_from(parts.div_ceil(u64::from(flows.max(1)))).ok()?;
+    // An interval of 0 would mean "no limit". The first of a burst is on time by itself.
+    let ahead = u64::from(burst.saturating_sub(1));
+    (interval > 0).then(|| (interval, u64::from(interval) * ahead))
+}
+
+/// A zone that takes any tags shares an interface with the zones of single tags.
+fn interfaces(policy: &Policy, diagnostics: &mut Diagnostics) -> Vec<(String, u32, Interface)> {
+    let mut any: HashMap<&str, u64> = HashMap::new();
+    let mut rows: BTreeMap<(&str, u32), u64> = BTreeMap::new();
+    for zone in &policy.zones {
+        let bit = 1_u64.checked_shl(u32::from(zone.id.0)).unwrap_or(0);
+        for interface in &zone.interfaces {
+            for vlans in &zone.vlans {
+                *rows.entry((interface, vlans.number())).or_default() |= bit;
+                if *vlans == Vlans::Any {
+                    *any.entry(interface).or_default() |= bit;
+                }
+            }
+        }
+    }
+    let limit = (MAX_INTERFACES / SLOTS) as usize;
+    if rows.len() > limit {
+        does_not_fit(
+            "interfaces with VLANs",
+            rows.len(),
+            limit,
+            Span::default(),
+            diagnostics,
+        );
+    }
+    let row = |((interface, vlans), zones): ((&str, u32), u64)| {
+        let zones = zones | any.get(interface).copied().unwrap_or(0);
+        (interface.to_owned(), vlans, Interface { zones })
+    };
+    rows.into_iter().map(row).collect()
+}
+
+fn networks(
+    policy: &Policy,
+    surroundings: &Surroundings,
+    diagnostics: &mut Diagnostics,
+) -> Vec<(u32, Address, Network)> {
+    let mut rows: BTreeMap<IpNet, Network> = BTreeMap::new();
+    for zone in &policy.zones {
+        for network in &zone.networks {
+            rows.insert(
+                *network,
+                Network {
+                    zone: zone.id.0,
+                    asset: 0,
+                },
+            );
+        }
+    }
+    for asset in &policy.assets {
+        for address in &asset.addresses {
+            let row = Network {
+                zone: asset.zone.0,
+                asset: asset.id.0,
+            };
+            rows.insert(IpNet::from(*address), row);
+        }
+    }
+    let own = policy
+        .gateway_addresses
+        .as_ref()
+        .unwrap_or(&surroundings.gateway_addresses);
+    for address in own.iter().map(IpAddr::to_canonical) {
+        if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+            continue;
+        }
+        if let Some(asset) = policy.asset_of(address) {
+            diagnostics.error(
+                "duplicate-address",
+                asset.span,
+                format!(
+                    "the address `{address}` of asset `{}` is the gateway's own",
+                    asset.name
+                ),
+                "give the asset another address, or take it from the gateway",
+            );
+        }
+        rows.insert(
+            IpNet::from(address),
+            Network {
+                zone: table::GATEWAY_ZONE,
+                asset: 0,
+            },
+        );
+    }
+    let limit = (MAX_NETWORKS / SLOTS) as usize;
+    if rows.len() > limit {
+        let what = "networks and addresses";
+        does_not_fit(what, rows.len(), limit, Span::default(), diagnostics);
+    }
+    let row = |(network, row): (IpNet, Network)| {
+        let bits = u32::from(network.prefix_len());
+        let before = if network.addr().is_ipv4() {
+            32 + 96
+        } else {
+            32
+        };
+        (before + bits, address_words(network.addr()), row)
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// An address as it stands in a packet.
+#[must_use]
+pub fn address_words(address: IpAddr) -> Address {
+    let bytes = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*bytes);
+    }
+    words
+}
+
+fn services(
+    pairs: &Pairs,
+    numbers: &[u16],
+    rule_sets: &[Vec<u16>],
+    policy: &Policy,
+    diagnostics: &mut Diagnostics,
+) -> (Vec<(PairKey, Pair)>, Vec<Service>) {
+    let mut services: Vec<Service> = Vec::new();
+    let mut known: HashMap<&[Opening], Pair> = HashMap::new();
+    let mut rows = Vec::new();
+    for ((from, to, transport), openings) in &pairs.openings {
+        let pair = *known.entry(openings).or_insert_with(|| {
+            let first = services.len();
+            services.extend(
+                openings
+                    .iter()
+                    .map(|opening| service(opening, numbers, rule_sets)),
+            );
+            let row_number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            Pair {
+                first: row_number(first),
+                count: row_number(openings.len()),
+            }
+        });
+        let key = PairKey {
+            slot: 0,
+            from: party_number(*from),
+            to: party_number(*to),
+            transport: *transport,
+        };
+        rows.push((key, pair));
+    }
+    let limit = MAX_SERVICES as usize;
+    if services.len() > limit {
+        let span = policy
+            .conduits
+            .last()
+            .map_or_else(Span::default, |conduit| conduit.span);
+        does_not_fit("services", services.len(), limit, span, diagnostics);
+    }
+    (rows, services)
+}
+
+fn service(opening: &Opening, numbers: &[u16], rule_sets: &[Vec<u16>]) -> Service {
+    let conduit = opening.conduit;
+    let rule_set = opening
+        .group
+        .and_then(|group| rule_sets.get(conduit)?.get(group));
+    Service {
+        first_port: opening.ports.first,
+        last_port: opening.ports.last,
+        conduit: numbers.get(conduit).copied().unwrap_or(0),
+        rule_set: rule_set.copied().unwrap_or(0),
+        protocol: if opening.group.is_some() {
+            protocol::MODBUS
+        } else {
+            protocol::NONE
+        },
+        reserved: [0; 3],
+    }
+}
+
+/// [`table::Party::number`].
+#[must_use]
+pub fn party_number(party: PartyId) -> u16 {
+    match party {
+        PartyId::Zone(zone) => table::Party::zone(zone.0).number(),
+        PartyId::Asset(asset) => table::Party::asset(asset.0).number(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rate_that_is_read_fits_every_clock() {
+        for text in [
+            "1/m",
+            "100/s",
+            "1000000/s",
+            "1000000/s burst 2000000",
+            "60/h",
+        ] {
+            let new_flows = super::super::value::new_flows(text).unwrap();
+            for hz in [100, 250, 300, 1000] {
+                let (interval, burst) = rate(new_flows, hz).unwrap();
+                assert!(
+                    interval > 0 && burst >= u64::from(interval) * 9,
+                    "{text} at {hz} Hz"
+                );
+            }
+        }
+        let rate_of = |text| rate(super::super::value::new_flows(text).unwrap(), 250);
+        assert_eq!(rate_of("100/s"), Some((163_840, 163_840 * 199)));
+        assert_eq!(rate_of("unlimited"), Some((0, 0)));
+    }
+
+    #[test]
+    fn times_become_ticks_and_none_becomes_none() {
+        assert_eq!(ticks(Duration::from_secs(30), 250), 7500);
+        assert_eq!(ticks(Duration::from_millis(1), 100), 1);
+        assert_eq!(ticks(Duration::from_millis(101), 100), 11);
+        assert_eq!(ticks(Duration::from_secs(7 * 86400), 1000), 604_800_000);
+    }
+
+    #[test]
+    fn an_ipv4_address_is_a_mapped_one() {
+        let words = address_words("10.20.0.10".parse().unwrap());
+        let last = u32::from_ne_bytes([10, 20, 0, 10]);
+        assert_eq!(words, [0, 0, table::IPV4_MAPPED, last]);
+    }
+}

@@ -1,0 +1,450 @@
+//! The text of a policy, read: types and single values are right, names are not looked up yet.
+
+pub mod keys;
+mod modbus;
+mod section;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::Diagnostics;
+use super::model::{Limits, Mode, NewFlows, OnDeny, PortRange, Site, Timeouts, Vlans};
+use super::source::{Source, Span, Spanned};
+use super::suggestion;
+use super::value::{self, Fault};
+pub(super) use modbus::ModbusDocument;
+use section::{Section, Value, entry_text, integer, report, wrong_entry};
+
+/// The name that stands for the machine itself.
+pub(super) const GATEWAY: &str = "gateway";
+
+/// What the text says.
+#[derive(Debug)]
+pub(super) struct PolicyDocument {
+    pub(super) site: Site,
+    pub(super) mode: Mode,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) gateway: Option<Vec<Spanned<IpAddr>>>,
+    pub(super) zones: Vec<ZoneDocument>,
+    pub(super) assets: Vec<AssetDocument>,
+    pub(super) conduits: Vec<ConduitDocument>,
+}
+
+/// `[zones.NAME]`.
+#[derive(Debug)]
+pub(super) struct ZoneDocument {
+    pub(super) name: Spanned<String>,
+    pub(super) interfaces: Vec<Spanned<String>>,
+    pub(super) networks: Vec<Spanned<IpNet>>,
+    pub(super) vlans: Vec<Spanned<Vlans>>,
+    pub(super) security_level: Option<u8>,
+    pub(super) description: Option<String>,
+    pub(super) nested: bool,
+}
+
+/// `[assets.NAME]`.
+#[derive(Debug)]
+pub(super) struct AssetDocument {
+    pub(super) name: Spanned<String>,
+    pub(super) zone: Option<Spanned<String>>,
+    pub(super) addresses: Vec<Spanned<IpAddr>>,
+    pub(super) description: Option<String>,
+}
+
+/// `[[conduits]]`.
+#[derive(Debug)]
+pub(super) struct ConduitDocument {
+    /// Empty when it has none.
+    pub(super) name: Spanned<String>,
+    pub(super) what: String,
+    pub(super) from: Vec<Spanned<String>>,
+    pub(super) to: Vec<Spanned<String>>,
+    pub(super) rationale: String,
+    pub(super) owner: Option<String>,
+    pub(super) agreement: Option<String>,
+    pub(super) mode: Option<Mode>,
+    pub(super) on_deny: OnDeny,
+    pub(super) new_flows: NewFlows,
+    pub(super) tcp: Vec<Spanned<PortRange>>,
+    pub(super) udp: Vec<Spanned<PortRange>>,
+    pub(super) icmp_echo: bool,
+    pub(super) modbus: Vec<ModbusDocument>,
+    /// Whether it names a service at all, be it a wrong one.
+    pub(super) opens_something: bool,
+}
+
+/// Reads the text. Nothing, when it is not even TOML.
+pub(super) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Option<PolicyDocument> {
+    let (table, errors) = DeTable::parse_recoverable(source.text());
+    let mut is_toml = true;
+    for error in errors {
+        let span = error.span().map_or_else(Span::default, Span::from);
+        let (code, help) = match error.message() {
+            "duplicate key" => ("duplicate-name", "this key or table was given before"),
+            _ => {
+                is_toml = false;
+                ("not-toml", "the policy is not TOML here")
+            }
+        };
+        diagnostics.error(code, span, error.message(), help);
+    }
+    // What follows a slip in the syntax would be guesses.
+    if !is_toml {
+        return None;
+    }
+    let top = Section::new(
+        "the policy",
+        Span::default(),
+        table.get_ref(),
+        &keys::POLICY,
+        diagnostics,
+    );
+    top.missing("zones", "name the zones, each as [zones.NAME]", diagnostics);
+    let settings = settings(&top, diagnostics);
+    let document = PolicyDocument {
+        site: site(&top, diagnostics),
+        mode: settings.0,
+        timeouts: settings.1,
+        limits: settings.2,
+        gateway: gateway(&top, diagnostics),
+        zones: zones(&top, diagnostics),
+        assets: assets(&top, diagnostics),
+        conduits: conduits(&top, diagnostics),
+    };
+    Some(document)
+}
+
+fn site(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Site {
+    top.missing("site", "begin with [site] and its name", diagnostics);
+    let Some((span, table)) = top.table("site", diagnostics) else {
+        return Site::default();
+    };
+    let section = Section::new("[site]", span, table, &keys::SITE, diagnostics);
+    section.missing("name", "add name = \"...\"", diagnostics);
+    Site {
+        name: required_words(&section, "name", diagnostics),
+        description: words(&section, "description", diagnostics),
+    }
+}
+
+fn settings(top: &Section<'_>, diagnostics: &mut Diagnostics) -> (Mode, Timeouts, Limits) {
+    let mut settings = (Mode::default(), Timeouts::default(), Limits::default());
+    let Some((span, table)) = top.table("settings", diagnostics) else {
+        return settings;
+    };
+    let section = Section::new("[settings]", span, table, &keys::SETTINGS, diagnostics);
+    settings.0 = mode(&section, diagnostics).unwrap_or_default();
+    if let Some((span, table)) = section.table("timeouts", diagnostics) {
+        let section = Section::new(
+            "[settings.timeouts]",
+            span,
+            table,
+            &keys::TIMEOUTS,
+            diagnostics,
+        );
+        let timeouts = &mut settings.1;
+        let mut set = |key: &str, timeout: &mut Duration| {
+            if let Some(duration) = section.parsed(key, diagnostics, value::duration) {
+                *timeout = duration.value;
+            }
+        };
+        set("tcp_established", &mut timeouts.tcp_established);
+        set("tcp_opening", &mut timeouts.tcp_opening);
+        set("tcp_closing", &mut timeouts.tcp_closing);
+        set("datagram", &mut timeouts.datagram);
+        set("datagram_opening", &mut timeouts.datagram_opening);
+    }
+    if let Some((span, table)) = section.table("limits", diagnostics) {
+        let section = Section::new("[settings.limits]", span, table, &keys::LIMITS, diagnostics);
+        let limits = &mut settings.2;
+        let mut set = |key: &str, limit: &mut u32, range: (u32, u32)| {
+            if let Some(number) = section.number(key, range, diagnostics) {
+                *limit = number.value;
+            }
+        };
+        set("flows", &mut limits.flows, (64, 1 << 20));
+        set("opening_flows", &mut limits.opening_flows, (64, 1 << 18));
+        set(
+            "inspected_flows",
+            &mut limits.inspected_flows,
+            (16, 1 << 16),
+        );
+    }
+    settings
+}
+
+fn gateway(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<IpAddr>>> {
+    let (span, table) = top.table("gateway", diagnostics)?;
+    let section = Section::new("[gateway]", span, table, &keys::GATEWAY, diagnostics);
+    section
+        .has("addresses")
+        .then(|| addresses(&section, diagnostics))
+}
+
+fn zones(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<ZoneDocument> {
+    let mut zones = Vec::new();
+    for (name, table) in top.named_tables("zones", diagnostics) {
+        check_name("zone", &name, diagnostics);
+        let what = format!("zone `{}`", name.value);
+        let section = Section::new(what, name.span, table, &keys::ZONE, diagnostics);
+        section.missing("interfaces", "add interfaces = [\"eth0\"]", diagnostics);
+        section.missing("networks", "add networks = [\"10.20.0.0/24\"]", diagnostics);
+        let mut vlans = section.entries("vlans", diagnostics, |value| {
+            match integer(value.get_ref()) {
+                Some(number) => value::vlan_id(number, &number.to_string()).map(Vlans::Single),
+                None => value::vlans(entry_text("a VLAN", value)?),
+            }
+        });
+        if vlans.is_empty() {
+            vlans.push(Spanned {
+                value: Vlans::Untagged,
+                span: section.place("vlans"),
+            });
+        }
+        let level = section.number("security_level", (0, 4), diagnostics);
+        zones.push(ZoneDocument {
+            name: Spanned {
+                value: name.value.to_owned(),
+                span: name.span,
+            },
+            interfaces: section.entries("interfaces", diagnostics, |value| {
+                let text = entry_text("an interface", value)?;
+                value::interface(text).map(|()| text.to_owned())
+            }),
+            networks: section.entries("networks", diagnostics, |value| {
+                value::network(entry_text("a network", value)?)
+            }),
+            vlans,
+            security_level: level.and_then(|level| u8::try_from(level.value).ok()),
+            description: words(&section, "description", diagnostics),
+            nested: section.flag("nested", diagnostics),
+        });
+    }
+    zones
+}
+
+fn assets(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<AssetDocument> {
+    let mut assets = Vec::new();
+    for (name, table) in top.named_tables("assets", diagnostics) {
+        check_name("asset", &name, diagnostics);
+        let what = format!("asset `{}`", name.value);
+        let section = Section::new(what, name.span, table, &keys::ASSET, diagnostics);
+        section.missing("zone", "add zone = \"...\"", diagnostics);
+        let mut found = addresses(&section, diagnostics);
+        if section.has("address") && section.has("addresses") {
+            diagnostics.error(
+                "contradiction",
+                section.place("address"),
+                format!("{} has both `address` and `addresses`", section.what),
+                "put all of them into `addresses`",
+            );
+        } else if !section.has("addresses") {
+            section.missing("address", "add address = \"...\"", diagnostics);
+        }
+        found.extend(section.parsed("address", diagnostics, value::address));
+        assets.push(AssetDocument {
+            name: Spanned {
+                value: name.value.to_owned(),
+                span: name.span,
+            },
+            zone: section.text("zone", diagnostics).map(owned),
+            addresses: found,
+            description: words(&section, "description", diagnostics),
+        });
+    }
+    assets
+}
+
+fn conduits(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<ConduitDocument> {
+    let mut conduits = Vec::new();
+    for (index, (span, table)) in top
+        .table_list("conduits", diagnostics)
+        .into_iter()
+        .enumerate()
+    {
+        let name = table.get("name").and_then(|name| name.get_ref().as_str());
+        let what = match name {
+            Some(name) => format!("conduit `{name}`"),
+            None => format!("conduit number {}", index + 1),
+        };
+        let section = Section::new(what, span, table, &keys::CONDUIT, diagnostics);
+        conduits.push(conduit(&section, diagnostics));
+    }
+    conduits
+}
+
+fn conduit(section: &Section<'_>, diagnostics: &mut Diagnostics) -> ConduitDocument {
+    section.missing("name", "add name = \"...\"", diagnostics);
+    section.missing(
+        "from",
+        "add from = [...]: zones or assets that open flows",
+        diagnostics,
+    );
+    section.missing(
+        "to",
+        "add to = [...]: zones or assets that are reached",
+        diagnostics,
+    );
+    section.missing(
+        "rationale",
+        "say why this path is open: rationale = \"...\"",
+        diagnostics,
+    );
+    let name = section.text("name", diagnostics);
+    if let Some(name) = &name {
+        check_name("conduit", name, diagnostics);
+    }
+    let services = ["tcp", "udp", "icmp_echo", "modbus"];
+    let opens_something = services.iter().any(|key| section.has(key));
+    let mut modbus = Vec::new();
+    for (span, table) in section.table_list("modbus", diagnostics) {
+        let what = format!("a Modbus rule of {}", section.what);
+        let section = Section::new(what, span, table, &keys::MODBUS, diagnostics);
+        modbus.push(modbus::read(&section, diagnostics));
+    }
+    ConduitDocument {
+        name: name.map_or(
+            Spanned {
+                value: String::new(),
+                span: section.span,
+            },
+            owned,
+        ),
+        what: section.what.clone(),
+        from: parties(section, "from", diagnostics),
+        to: parties(section, "to", diagnostics),
+        rationale: required_words(section, "rationale", diagnostics),
+        owner: words(section, "owner", diagnostics),
+        agreement: words(section, "agreement", diagnostics),
+        mode: mode(section, diagnostics),
+        on_deny: on_deny(section, diagnostics),
+        new_flows: section
+            .parsed("new_flows", diagnostics, value::new_flows)
+            .map_or_else(NewFlows::default, |rate| rate.value),
+        tcp: ports(section, "tcp", diagnostics),
+        udp: ports(section, "udp", diagnostics),
+        icmp_echo: section.flag("icmp_echo", diagnostics),
+        modbus,
+        opens_something,
+    }
+}
+
+fn parties(
+    section: &Section<'_>,
+    key: &str,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Spanned<String>> {
+    // A single name without brackets is understood, to check it as well, and reported.
+    if let Some(value) = section.value(key)
+        && let DeValue::String(name) = value.get_ref()
+    {
+        let help = format!("expected a list: {key} = [\"{name}\"]");
+        let fault = Fault::new("wrong-type", format!("`{key}` is a string"), help);
+        return report(fault, value.span().into(), diagnostics).unwrap_or_default();
+    }
+    section.entries(key, diagnostics, |value| {
+        entry_text("a zone or asset", value).map(Into::into)
+    })
+}
+
+/// A list of ports and ranges of ports.
+fn ports(
+    section: &Section<'_>,
+    key: &str,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Spanned<PortRange>> {
+    section.entries(key, diagnostics, port_entry)
+}
+
+fn port_entry(value: &Value<'_>) -> Result<PortRange, Fault> {
+    value::port_range(number_or_range("port", value, u16::MAX)?)
+}
+
+/// `7` or `"3-5"`.
+fn number_or_range(what: &str, value: &Value<'_>, largest: u16) -> Result<(u16, u16), Fault> {
+    match (integer(value.get_ref()), value.get_ref().as_str()) {
+        (Some(number), _) => value::integer(what, number, 0, largest).map(|n| (n, n)),
+        (_, Some(text)) => value::range(what, text, largest),
+        _ => Err(wrong_entry(
+            &format!("a {what}"),
+            value,
+            "a whole number or \"first-last\"",
+        )),
+    }
+}
+
+fn addresses(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<IpAddr>> {
+    section.entries("addresses", diagnostics, |value| {
+        value::address(entry_text("an address", value)?)
+    })
+}
+
+fn mode(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Option<Mode> {
+    let mode = section.parsed("mode", diagnostics, |text| match text {
+        "enforce" => Ok(Mode::Enforce),
+        "observe" => Ok(Mode::Observe),
+        _ => Err(unknown_word("mode", text, &["enforce", "observe"])),
+    });
+    mode.map(|mode| mode.value)
+}
+
+fn on_deny(section: &Section<'_>, diagnostics: &mut Diagnostics) -> OnDeny {
+    let on_deny = section.parsed("on_deny", diagnostics, |text| match text {
+        "reset" => Ok(OnDeny::Reset),
+        "drop" => Ok(OnDeny::Drop),
+        "exception" => Err(Fault::new(
+            "not-yet-supported",
+            "`on_deny = \"exception\"` is not yet supported by this version",
+            "expected \"reset\" or \"drop\"",
+        )),
+        _ => Err(unknown_word("on_deny", text, &["reset", "drop"])),
+    });
+    on_deny.map_or_else(OnDeny::default, |on_deny| on_deny.value)
+}
+
+fn unknown_word(key: &str, found: &str, words: &[&str]) -> Fault {
+    Fault::new(
+        "unknown-word",
+        format!("`{key}` cannot be `{found}`"),
+        suggestion::did_you_mean(found, words.iter().copied(), || {
+            format!("expected {}", suggestion::list(words.iter().copied()))
+        }),
+    )
+}
+
+/// A text for people.
+fn words(section: &Section<'_>, key: &str, diagnostics: &mut Diagnostics) -> Option<String> {
+    section
+        .text(key, diagnostics)
+        .map(|text| text.value.trim().to_owned())
+}
+
+/// A text for people that must say something.
+fn required_words(section: &Section<'_>, key: &str, diagnostics: &mut Diagnostics) -> String {
+    let Some(text) = section.text(key, diagnostics) else {
+        return String::new();
+    };
+    let trimmed = text.value.trim();
+    if trimmed.is_empty() {
+        let message = format!("{} has an empty `{key}`", section.what);
+        diagnostics.error("empty-text", text.span, message, "say it in words");
+    }
+    trimmed.to_owned()
+}
+
+fn check_name(what: &str, name: &Spanned<&str>, diagnostics: &mut Diagnostics) {
+    if let Err(fault) = value::name(what, name.value) {
+        diagnostics.error(fault.code, name.span, fault.message, fault.help);
+    }
+}
+
+fn owned(text: Spanned<&str>) -> Spanned<String> {
+    Spanned {
+        value: text.value.to_owned(),
+        span: text.span,
+    }
+}

@@ -1,0 +1,123 @@
+//! From what people write to what the kernel reads.
+//!
+//! One direction, as the stages of a frame: [`document`] reads the TOML text with its places kept,
+//! [`resolve`] turns names into numbers and refuses what contradicts itself, [`lint`] remarks on
+//! what is allowed and may still surprise, [`compile`] lays out the tables. Every stage reports all
+//! the problems it finds, each with its place in the text.
+//!
+//! This module knows neither the kernel nor a clock nor a socket.
+#![deny(unsafe_code)]
+
+mod compile;
+mod diagnostic;
+mod document;
+mod lint;
+mod model;
+mod resolve;
+mod source;
+mod suggestion;
+mod value;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use compile::{
+    CompiledTables, Ids, NameKind, Surroundings, TooManyNames, address_words, compile, party_number,
+};
+pub use diagnostic::{Diagnostic, Refusal, Severity};
+pub use document::keys;
+pub use model::{
+    Asset, AssetId, ByteSet, Conduit, Limits, ModbusRule, Mode, NewFlows, OnDeny, Operands,
+    PartyId, Policy, PortRange, Site, Timeouts, Vlans, Zone, ZoneId,
+};
+
+use diagnostic::Diagnostics;
+use source::Source;
+
+/// The largest policy that is read.
+pub const MAX_POLICY_BYTES: usize = 1 << 20;
+
+/// A policy that was read, resolved and found to fit.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The policy.
+    pub policy: Policy,
+    /// What is allowed and may still surprise.
+    pub notes: Vec<Diagnostic>,
+    /// The text that it was read from.
+    pub text: String,
+}
+
+/// Reads a policy from a file.
+///
+/// # Errors
+/// Every problem of the policy; or one without a line when the file cannot be read
+/// ([`Refusal::is_unreadable`]).
+pub fn load(path: &Path) -> Result<Loaded, Refusal> {
+    let file_name = path.display().to_string();
+    let unreadable =
+        |what: String| Refusal::without_place(&file_name, Refusal::UNREADABLE, what, "");
+    let file = File::open(path).map_err(|error| unreadable(format!("cannot open it: {error}")))?;
+    let mut bytes = Vec::new();
+    let one_more = MAX_POLICY_BYTES as u64 + 1;
+    file.take(one_more)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(format!("cannot read it: {error}")))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => load_text(&file_name, &text),
+        // Cut within a character by the limit: the size is the problem, not the encoding.
+        Err(error) if error.as_bytes().len() > MAX_POLICY_BYTES => Err(too_large(&file_name)),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..valid]
+                .iter()
+                .filter(|&&byte| byte == b'\n')
+                .count();
+            Err(Refusal::without_place(
+                &file_name,
+                "not-utf-8",
+                format!("byte {} (line {line}) is not UTF-8 text", valid + 1),
+                "save the policy as UTF-8",
+            ))
+        }
+    }
+}
+
+/// Reads a policy from its text; `file_name` is only shown.
+///
+/// # Errors
+/// Every problem of the policy.
+pub fn load_text(file_name: &str, text: &str) -> Result<Loaded, Refusal> {
+    if text.len() > MAX_POLICY_BYTES {
+        return Err(too_large(file_name));
+    }
+    let source = Arc::new(Source::new(file_name, text));
+    let mut diagnostics = Diagnostics::new(Arc::clone(&source));
+    let document = document::read(&source, &mut diagnostics);
+    // Names and relations of a half-read document are still checked: all problems at once.
+    let policy = document.map(|document| resolve::resolve(document, &source, &mut diagnostics));
+    let Some(policy) = policy else {
+        return Err(diagnostics.into_refusal());
+    };
+    compile::check(&policy, &mut diagnostics);
+    if diagnostics.has_errors() {
+        return Err(diagnostics.into_refusal());
+    }
+    lint::remark(&policy, &mut diagnostics);
+    Ok(Loaded {
+        policy,
+        notes: diagnostics.into_notes(),
+        text: text.to_owned(),
+    })
+}
+
+fn too_large(file_name: &str) -> Refusal {
+    Refusal::without_place(
+        file_name,
+        "file-too-large",
+        format!("the policy is larger than {MAX_POLICY_BYTES} bytes"),
+        "is this the right file?",
+    )
+}

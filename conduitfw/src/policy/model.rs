@@ -1,0 +1,473 @@
+//! A policy whose names, addresses and numbers were checked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::source::{Source, Span};
+
+/// A zone by its number: 0 is the gateway, the others count from 1 in the order of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZoneId(pub u16);
+
+impl ZoneId {
+    /// The zone of the machine itself.
+    pub const GATEWAY: Self = Self(conduitfw_common::table::GATEWAY_ZONE);
+}
+
+/// An asset by its number, from 1 in the order of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssetId(pub u16);
+
+/// One end of a conduit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartyId {
+    /// Every host of a zone; the gateway is one.
+    Zone(ZoneId),
+    /// One asset.
+    Asset(AssetId),
+}
+
+impl PartyId {
+    /// The machine itself.
+    pub const GATEWAY: Self = Self::Zone(ZoneId::GATEWAY);
+}
+
+/// `[site]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// What the site is called.
+    pub name: String,
+    /// A remark.
+    pub description: Option<String>,
+}
+
+/// What becomes of what is not allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is denied.
+    #[default]
+    Enforce,
+    /// It passes, and is reported.
+    Observe,
+}
+
+/// `[settings.timeouts]`: how long a flow without frames is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// An established TCP flow.
+    pub tcp_established: Duration,
+    /// An unfinished TCP handshake.
+    pub tcp_opening: Duration,
+    /// A TCP flow that was closed.
+    pub tcp_closing: Duration,
+    /// A UDP or ICMP flow that was answered.
+    pub datagram: Duration,
+    /// A UDP or ICMP flow that was not.
+    pub datagram_opening: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: Duration::from_secs(24 * 3600),
+            tcp_opening: Duration::from_secs(30),
+            tcp_closing: Duration::from_secs(60),
+            datagram: Duration::from_secs(120),
+            datagram_opening: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[settings.limits]`: how much is tracked. Fixed when the program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows that are tracked.
+    pub flows: u32,
+    /// Flows that are being opened.
+    pub opening_flows: u32,
+    /// Flows whose payload is inspected.
+    pub inspected_flows: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: 16_384,
+            opening_flows: 4096,
+            inspected_flows: 2048,
+        }
+    }
+}
+
+/// The VLAN tags that a zone's frames carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Vlans {
+    /// No tag.
+    Untagged,
+    /// One tag.
+    Single(u16),
+    /// Two tags, the outer one first.
+    Double(u16, u16),
+    /// Whatever tags there are, or none.
+    Any,
+}
+
+impl Vlans {
+    /// As in [`conduitfw_common::table::InterfaceKey::vlans`].
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Untagged => 0,
+            Self::Single(outer) => u32::from(outer) << 16,
+            Self::Double(outer, inner) => u32::from(outer) << 16 | u32::from(inner),
+            Self::Any => conduitfw_common::table::ANY_VLANS,
+        }
+    }
+}
+
+/// `[zones.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// Its number.
+    pub id: ZoneId,
+    /// Its name.
+    pub name: String,
+    /// The interfaces its hosts are behind.
+    pub interfaces: Vec<String>,
+    /// The addresses of its hosts.
+    pub networks: Vec<IpNet>,
+    /// The VLAN tags on those interfaces; never empty.
+    pub vlans: Vec<Vlans>,
+    /// Its security level target (SL-T).
+    pub security_level: Option<u8>,
+    /// A remark.
+    pub description: Option<String>,
+    /// Other zones may take smaller networks out of this zone's.
+    pub nested: bool,
+    pub(super) span: Span,
+}
+
+/// `[assets.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Asset {
+    /// Its number.
+    pub id: AssetId,
+    /// Its name.
+    pub name: String,
+    /// The zone it is in.
+    pub zone: ZoneId,
+    /// Its addresses; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// A remark.
+    pub description: Option<String>,
+    pub(super) span: Span,
+}
+
+/// What happens to a denied segment of a TCP flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDeny {
+    /// It becomes a reset.
+    #[default]
+    Reset,
+    /// It vanishes.
+    Drop,
+}
+
+/// How many flows a conduit may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewFlows {
+    /// As many as there is room for.
+    Unlimited,
+    /// `flows` in every `per`, and `burst` at once.
+    Rate {
+        /// How many.
+        flows: u32,
+        /// In which time.
+        per: Duration,
+        /// How many at once.
+        burst: u32,
+    },
+}
+
+impl Default for NewFlows {
+    fn default() -> Self {
+        Self::Rate {
+            flows: 100,
+            per: Duration::from_secs(1),
+            burst: 200,
+        }
+    }
+}
+
+/// Ports `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// The first port.
+    pub first: u16,
+    /// The last port, inclusive.
+    pub last: u16,
+}
+
+/// A set of the values of a byte: unit ids or function codes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ByteSet([u128; 2]);
+
+impl ByteSet {
+    /// Every value.
+    pub const ALL: Self = Self([u128::MAX; 2]);
+
+    /// Whether `value` is in it.
+    #[must_use]
+    pub fn contains(&self, value: u8) -> bool {
+        self.0[usize::from(value >> 7)] >> (value & 127) & 1 == 1
+    }
+
+    /// Adds `first..=last`.
+    pub fn insert(&mut self, first: u8, last: u8) {
+        for value in first..=last {
+            self.0[usize::from(value >> 7)] |= 1 << (value & 127);
+        }
+    }
+
+    /// Its values in order.
+    pub fn iter(&self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(|&value| self.contains(value))
+    }
+}
+
+/// The operands that a function is allowed with: sub-functions of function 8, MEI types of 43.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operands {
+    /// Any.
+    All,
+    /// Ranges `first..=last`, in the order of the text.
+    Ranges(Vec<(u16, u16)>),
+}
+
+impl Operands {
+    /// Whether `operand` is among them.
+    #[must_use]
+    pub fn contains(&self, operand: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Ranges(ranges) => ranges.iter().any(|r| (r.0..=r.1).contains(&operand)),
+        }
+    }
+}
+
+/// `[[conduits.modbus]]`: operations that a conduit allows.
+#[derive(Clone, Debug)]
+pub struct ModbusRule {
+    /// Its name within the conduit; `modbus-N` when the policy gives none.
+    pub name: String,
+    /// The responder's ports.
+    pub ports: Vec<PortRange>,
+    /// Unit ids.
+    pub units: ByteSet,
+    /// Function codes.
+    pub functions: ByteSet,
+    /// Sub-functions, where function 8 is allowed.
+    pub sub_functions: Operands,
+    /// MEI types, where function 43 is allowed.
+    pub mei_types: Operands,
+}
+
+/// `[[conduits]]`.
+#[derive(Clone, Debug)]
+pub struct Conduit {
+    /// Its name.
+    pub name: String,
+    /// Who may open flows.
+    pub from: Vec<PartyId>,
+    /// To whom.
+    pub to: Vec<PartyId>,
+    /// Why the path is open.
+    pub rationale: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// The data exchange agreement.
+    pub agreement: Option<String>,
+    /// Its mode, where it has its own.
+    pub mode: Option<Mode>,
+    /// What happens to a denied segment.
+    pub on_deny: OnDeny,
+    /// How many flows may be opened.
+    pub new_flows: NewFlows,
+    /// Plain TCP ports.
+    pub tcp: Vec<PortRange>,
+    /// Plain UDP ports.
+    pub udp: Vec<PortRange>,
+    /// Whether echo requests (ping) pass.
+    pub icmp_echo: bool,
+    /// The Modbus operations it allows.
+    pub modbus: Vec<ModbusRule>,
+    /// Modbus requests that may wait for a reply in one flow.
+    pub max_outstanding: u8,
+    pub(super) span: Span,
+}
+
+impl Conduit {
+    /// How one of its rules is named outside of it: in counters, events and on the command line.
+    #[must_use]
+    pub fn rule_label(&self, rule: &ModbusRule) -> String {
+        format!("{}/{}", self.name, rule.name)
+    }
+}
+
+/// A policy: everything it says, resolved and free of contradictions.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The site.
+    pub site: Site,
+    /// The mode of the whole policy.
+    pub mode: Mode,
+    /// How long flows are remembered.
+    pub timeouts: Timeouts,
+    /// How much is tracked.
+    pub limits: Limits,
+    /// The machine's own addresses, when the policy gives them.
+    pub gateway_addresses: Option<Vec<IpAddr>>,
+    /// Zones by number: zone `n` is at `n - 1`.
+    pub zones: Vec<Zone>,
+    /// Assets by number: asset `n` is at `n - 1`.
+    pub assets: Vec<Asset>,
+    /// Conduits in the order of the text.
+    pub conduits: Vec<Conduit>,
+    pub(super) source: Arc<Source>,
+    pub(super) addresses: AddressIndex,
+}
+
+impl Policy {
+    /// The zone that an address belongs to: the one with the smallest network that has it. The
+    /// gateway's addresses count only where the policy names them.
+    #[must_use]
+    pub fn zone_of(&self, address: IpAddr) -> Option<ZoneId> {
+        let address = address.to_canonical();
+        if self
+            .gateway_addresses
+            .iter()
+            .flatten()
+            .any(|own| *own == address)
+        {
+            return Some(ZoneId::GATEWAY);
+        }
+        self.addresses.zone_of(address)
+    }
+
+    /// The asset that has an address.
+    #[must_use]
+    pub fn asset_of(&self, address: IpAddr) -> Option<&Asset> {
+        self.asset(*self.addresses.assets.get(&address.to_canonical())?)
+    }
+
+    /// A zone by its number; none for the gateway.
+    #[must_use]
+    pub fn zone(&self, id: ZoneId) -> Option<&Zone> {
+        self.zones.get(usize::from(id.0).checked_sub(1)?)
+    }
+
+    /// An asset by its number.
+    #[must_use]
+    pub fn asset(&self, id: AssetId) -> Option<&Asset> {
+        self.assets.get(usize::from(id.0).checked_sub(1)?)
+    }
+
+    /// A conduit by its name.
+    #[must_use]
+    pub fn conduit(&self, name: &str) -> Option<&Conduit> {
+        self.conduits.iter().find(|conduit| conduit.name == name)
+    }
+
+    /// The name of a zone, `gateway` included.
+    #[must_use]
+    pub fn zone_name(&self, id: ZoneId) -> &str {
+        self.zone(id)
+            .map_or(super::document::GATEWAY, |zone| &zone.name)
+    }
+
+    /// The name of a zone or an asset.
+    #[must_use]
+    pub fn party_name(&self, party: PartyId) -> &str {
+        match party {
+            PartyId::Zone(id) => self.zone_name(id),
+            PartyId::Asset(id) => self.asset(id).map_or("", |asset| &asset.name),
+        }
+    }
+
+    /// The zone of a zone or an asset.
+    #[must_use]
+    pub fn zone_of_party(&self, party: PartyId) -> ZoneId {
+        match party {
+            PartyId::Zone(id) => id,
+            PartyId::Asset(id) => self.asset(id).map_or(ZoneId::GATEWAY, |asset| asset.zone),
+        }
+    }
+
+    /// Whether what a conduit does not allow passes and is only reported.
+    #[must_use]
+    pub fn observes(&self, conduit: &Conduit) -> bool {
+        self.mode == Mode::Observe || conduit.mode == Some(Mode::Observe)
+    }
+
+    /// The text that the policy was read from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.source.text()
+    }
+
+    /// The name of the file that it was read from.
+    #[must_use]
+    pub fn file_name(&self) -> &str {
+        self.source.name()
+    }
+}
+
+/// Addresses and networks, for [`Policy::zone_of`] and [`Policy::asset_of`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct AddressIndex {
+    pub(super) assets: HashMap<IpAddr, AssetId>,
+    /// By prefix length.
+    networks: BTreeMap<u8, HashMap<IpNet, ZoneId>>,
+}
+
+impl AddressIndex {
+    pub(super) fn add_network(&mut self, network: IpNet, zone: ZoneId) {
+        self.networks
+            .entry(network.prefix_len())
+            .or_default()
+            .insert(network, zone);
+    }
+
+    /// By the longest prefix.
+    pub(super) fn zone_of(&self, address: IpAddr) -> Option<ZoneId> {
+        self.networks.iter().rev().find_map(|(&length, networks)| {
+            let network = IpNet::new(address, length).ok()?.trunc();
+            networks.get(&network).copied()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_set_holds_what_was_put_in() {
+        let mut set = ByteSet::default();
+        set.insert(126, 129);
+        set.insert(255, 255);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [126, 127, 128, 129, 255]);
+        assert_eq!(ByteSet::ALL.iter().count(), 256);
+    }
+
+    #[test]
+    fn vlans_have_the_outer_tag_in_the_upper_half() {
+        assert_eq!(Vlans::Single(10).number(), 10 << 16);
+        assert_eq!(Vlans::Double(100, 10).number(), 100 << 16 | 10);
+        assert_eq!(Vlans::Untagged.number(), 0);
+    }
+}
