@@ -1,3 +1,17 @@
-//! The controller and the command line of conduitfw.
+//! The command line of conduitfw: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use conduitfw::cli::{CommandLine, Failure, obey};
+
+fn main() -> ExitCode {
+    match obey(CommandLine::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Refused) => ExitCode::from(1),
+        Err(failure @ Failure::System(_)) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What a reload changes, by name.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
+
+use serde::Serialize;
+
+use crate::policy::{Conduit, ModbusRule, Policy, Zone};
+
+/// Names that came, went, or mean something else now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// New names.
+    pub added: Vec<String>,
+    /// Names that are gone.
+    pub removed: Vec<String>,
+    /// Names that mean something else.
+    pub changed: Vec<String>,
+}
+
+/// The differences between two policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// Keys of `[site]` and `[settings]` that differ.
+    pub settings: Vec<String>,
+    /// Zones.
+    pub zones: Difference,
+    /// Assets.
+    pub assets: Difference,
+    /// Conduits, their rules apart.
+    pub conduits: Difference,
+    /// Rules, as `conduit/rule`.
+    pub rules: Difference,
+}
+
+impl Changes {
+    /// What is different in `new`.
+    #[must_use]
+    pub fn between(old: &Policy, new: &Policy) -> Self {
+        let by_name = |policy: &Policy| Descriptions::of(policy);
+        let (old_by_name, new_by_name) = (by_name(old), by_name(new));
+        Self {
+            settings: changed_settings(old, new),
+            zones: Difference::between(&old_by_name.zones, &new_by_name.zones),
+            assets: Difference::between(&old_by_name.assets, &new_by_name.assets),
+            conduits: Difference::between(&old_by_name.conduits, &new_by_name.conduits),
+            rules: Difference::between(&old_by_name.rules, &new_by_name.rules),
+        }
+    }
+
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return writeln!(f, "  no change");
+        }
+        for name in &self.settings {
+            writeln!(f, "  ~ setting {name}")?;
+        }
+        let kinds = [
+            ("zone", &self.zones),
+            ("asset", &self.assets),
+            ("conduit", &self.conduits),
+            ("rule", &self.rules),
+        ];
+        for (kind, difference) in kinds {
+            let lines = [
+                ('+', &difference.added),
+                ('-', &difference.removed),
+                ('~', &difference.changed),
+            ];
+            for (sign, names) in lines {
+                for name in names {
+                    writeln!(f, "  {sign} {kind} {name}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Difference {
+    fn between(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Self {
+        let missing_in = |other: &BTreeMap<String, String>, names: &BTreeMap<String, String>| {
+            names
+                .keys()
+                .filter(|name| !other.contains_key(*name))
+                .cloned()
+                .collect()
+        };
+        Self {
+            added: missing_in(old, new),
+            removed: missing_in(new, old),
+            changed: old
+                .iter()
+                .filter(|(name, meaning)| new.get(*name).is_some_and(|now| now != *meaning))
+                .map(|(name, _)| name.clone())
+                .collect(),
+        }
+    }
+}
+
+fn changed_settings(old: &Policy, new: &Policy) -> Vec<String> {
+    let differs = [
+        ("site", old.site != new.site),
+        ("mode", old.mode != new.mode),
+        ("timeouts", old.timeouts != new.timeouts),
+        ("limits", old.limits != new.limits),
+        (
+            "gateway addresses",
+            old.gateway_addresses != new.gateway_addresses,
+        ),
+    ];
+    differs
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// What each name of a policy means, as text that is equal when the meaning is.
+struct Descriptions {
+    zones: BTreeMap<String, String>,
+    assets: BTreeMap<String, String>,
+    conduits: BTreeMap<String, String>,
+    rules: BTreeMap<String, String>,
+}
+
+impl Descriptions {
+    fn of(policy: &Policy) -> Self {
+        let assets = policy.assets.iter().map(|asset| {
+            let zone = policy.zone_name(asset.zone);
+            let meaning = format!("{zone} {:?} {:?}", asset.addresses, asset.description);
+            (asset.name.clone(), meaning)
+        });
+        let rules = policy.conduits.iter().flat_map(|conduit| {
+            conduit
+                .modbus
+                .iter()
+                .map(|rule| (conduit.rule_label(rule), rule_meaning(rule)))
+        });
+        let conduits = policy
+            .conduits
+            .iter()
+            .map(|conduit| (conduit.name.clone(), conduit_meaning(policy, conduit)));
+        Self {
+            zones: policy
+                .zones
+                .iter()
+                .map(|z| (z.name.clone(), zone_meaning(z)))
+                .collect(),
+            assets: assets.collect(),
+            conduits: conduits.collect(),
+            rules: rules.collect(),
+        }
+    }
+}
+
+fn zone_meaning(zone: &Zone) -> String {
+    let Zone {
+        interfaces,
+        networks,
+        vlans,
+        security_level,
+        description,
+        nested,
+        ..
+    } = zone;
+    format!("{interfaces:?} {networks:?} {vlans:?} {security_level:?} {description:?} {nested}")
+}
+
+fn conduit_meaning(policy: &Policy, conduit: &Conduit) -> String {
+    let mut meaning = String::new();
+    for party in conduit.from.iter().chain(&conduit.to) {
+        // Writing to a String cannot fail.
+        let _ = write!(meaning, "{} ", policy.party_name(*party));
+    }
+    let Conduit {
+        rationale,
+        owner,
+        agreement,
+        mode,
+        on_deny,
+        new_flows,
+        ..
+    } = conduit;
+    let Conduit {
+        tcp,
+        udp,
+        icmp_echo,
+        max_outstanding,
+        from,
+        ..
+    } = conduit;
+    let _ = write!(
+        meaning,
+        "{} {rationale:?} {owner:?} {agreement:?} {mode:?} {on_deny:?} {new_flows:?} {tcp:?} \
+         {udp:?} {icmp_echo} {max_outstanding}",
+        from.len()
+    );
+    meaning
+}
+
+fn rule_meaning(rule: &ModbusRule) -> String {
+    let ModbusRule {
+        ports,
+        units,
+        functions,
+        sub_functions,
+        mei_types,
+        ..
+    } = rule;
+    format!("{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?}")
+}

@@ -1,0 +1,418 @@
+//! What the controller does, without the loop that makes it do it.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File, TryLockError},
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use nix::ifaddrs::getifaddrs;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::{
+    changes::Changes,
+    control::protocol::PolicyText,
+    dataplane::{AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes},
+    events::{EventSink, PolicyInForce, WallClock},
+    instance::Instance,
+    naming::{NameHistory, NameTable},
+    policy::{self, Diagnostic, Ids, Loaded, Mode, Policy, Refusal, Surroundings},
+    state::InForce,
+    status::{ControllerStatus, Status},
+};
+
+/// How `conduitfw run` was started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The instance.
+    pub instance: Instance,
+    /// The policy file.
+    pub policy_file: PathBuf,
+    /// Where to attach.
+    pub mode: AttachMode,
+    /// Whether to follow changes of the policy file.
+    pub watch: bool,
+    /// The group that may use the control socket.
+    pub socket_group: Option<String>,
+}
+
+/// Why a policy did not come into force.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// The policy is wrong.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The policy does not fit the data plane that is loaded.
+    #[error("{0}")]
+    DoesNotFit(DataPlaneError),
+    /// The machine or the kernel is in the way.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+}
+
+/// Why a controller cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The policy did not come into force.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The data plane cannot be loaded.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    /// Another controller of this instance runs.
+    #[error(
+        "another controller of instance `{0}` runs already: use `conduitfw reload` to change its \
+         policy, or stop it first"
+    )]
+    AlreadyRunning(String),
+    /// A file or directory cannot be used.
+    #[error("{action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A policy that came into force.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Its generation.
+    pub generation: u32,
+    /// What it changed; nothing at a start.
+    pub changes: Option<Changes>,
+    /// Remarks on it.
+    pub notes: Vec<Diagnostic>,
+}
+
+impl Applied {
+    /// For people: changes, remarks, and the generation.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = self
+            .changes
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        for note in &self.notes {
+            text.push_str(&note.to_string());
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "generation {} is in force", self.generation);
+        text
+    }
+
+    /// For machines.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        json!({
+            "ok": true,
+            "generation": self.generation,
+            "changes": self.changes,
+            "notes": self.notes.iter().map(Diagnostic::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The only controller of an instance, as long as this lives.
+#[derive(Debug)]
+pub struct InstanceLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl InstanceLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// Another controller holds it, or the directory cannot be used.
+    pub fn take(instance: &Instance) -> Result<Self, StartError> {
+        let failed = |action, path: &Path, source| StartError::File {
+            action,
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(&instance.run_dir)
+            .map_err(|error| failed("making the directory", &instance.run_dir, error))?;
+        let path = instance.lock();
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| failed("opening the lock", &path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(StartError::AlreadyRunning(
+                instance.name.as_str().to_owned(),
+            )),
+            Err(TryLockError::Error(error)) => Err(failed("locking", &path, error)),
+        }
+    }
+}
+
+/// A running controller.
+pub struct Controller {
+    options: Options,
+    plane: DataPlane,
+    ids: Ids,
+    names: NameHistory,
+    policy: Arc<Policy>,
+    generation: u32,
+    started: Timestamp,
+    /// Where events go.
+    pub sink: EventSink,
+}
+
+impl Controller {
+    /// Loads the data plane and puts the policy in force; on failure nothing is left behind that
+    /// was not there before, and what was in force before still is.
+    ///
+    /// # Errors
+    ///
+    /// The policy is refused, or the machine is in the way.
+    pub fn start(options: Options, loaded: Loaded) -> Result<(Self, Applied), StartError> {
+        let plane = DataPlane::open(&options.instance, sizes_of(&loaded.policy), options.mode)?;
+        let policy = Arc::new(loaded.policy);
+        let mut controller = Self {
+            options,
+            plane,
+            ids: Ids::default(),
+            names: NameHistory::default(),
+            policy: Arc::clone(&policy),
+            generation: 0,
+            started: Timestamp::now(),
+            sink: EventSink::default(),
+        };
+        let file = controller.options.policy_file.display().to_string();
+        let outcome = controller
+            .remember_earlier()
+            .and_then(|()| controller.put_in_force(policy, &file, &loaded.text));
+        match outcome {
+            Ok(generation) => {
+                let applied = Applied {
+                    generation,
+                    changes: None,
+                    notes: loaded.notes,
+                };
+                Ok((controller, applied))
+            }
+            Err(error) => {
+                controller.plane.abandon();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Whether the data plane of an earlier controller goes on.
+    #[must_use]
+    pub fn took_over(&self) -> bool {
+        self.plane.took_over()
+    }
+
+    /// How it was started.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Directory of the pins.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        self.plane.pins().directory()
+    }
+
+    /// Reads a policy, by its text or from the controller's own file, and puts it in force.
+    ///
+    /// # Errors
+    ///
+    /// The policy in force stays.
+    pub fn reload(&mut self, given: Option<PolicyText>) -> Result<Applied, ApplyError> {
+        let loaded = match given {
+            Some(given) => policy::load_text(&given.file, &given.text)?,
+            None => policy::load(&self.options.policy_file)?,
+        };
+        let policy = Arc::new(loaded.policy);
+        self.plane
+            .check_sizes(sizes_of(&policy))
+            .map_err(ApplyError::DoesNotFit)?;
+        let changes = Changes::between(&self.policy, &policy);
+        let file = policy.file_name().to_owned();
+        let generation = self.put_in_force(policy, &file, &loaded.text)?;
+        Ok(Applied {
+            generation,
+            changes: Some(changes),
+            notes: loaded.notes,
+        })
+    }
+
+    /// What is in force and what it did.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn status(&self) -> Result<Status, DataPlaneError> {
+        let (events_delivered, events_missed) = self.sink.delivered_and_lost();
+        let controller = ControllerStatus {
+            pid: std::process::id(),
+            policy_file: self.options.policy_file.display().to_string(),
+            watch: self.options.watch,
+            started: self.started,
+            events_delivered,
+            events_missed,
+        };
+        Ok(Status::read(
+            &self.options.instance,
+            self.plane.maps(),
+            Some(controller),
+        )?)
+    }
+
+    /// Takes one record of the ring buffer.
+    pub fn take_event(&mut self, bytes: &[u8], clock: WallClock) {
+        self.sink.take(bytes, clock, &self.names);
+    }
+
+    /// Guards interfaces of the policy that came since the last call.
+    pub fn follow_interfaces(&mut self) {
+        for change in self.plane.follow_interfaces() {
+            match change {
+                InterfaceChange::Guarded(name) => {
+                    tracing::info!(interface = name, "came back and is guarded");
+                }
+                InterfaceChange::Gone(name) => {
+                    tracing::warn!(
+                        interface = name,
+                        "is gone; it is guarded again when it comes"
+                    );
+                }
+                InterfaceChange::Unguarded(name, reason) => {
+                    tracing::error!(interface = name, "came and cannot be guarded: {reason}");
+                }
+            }
+        }
+    }
+
+    /// Names, ids and the policy that an earlier controller left.
+    fn remember_earlier(&mut self) -> Result<(), ApplyError> {
+        if !self.plane.took_over() {
+            return Ok(());
+        }
+        let maps = self.plane.maps();
+        self.names.table = NameTable::read(maps).map_err(DataPlaneError::from)?;
+        self.ids = self.names.table.to_ids();
+        let generation = maps.in_force().map_err(DataPlaneError::from)?.1.number;
+        let instance = &self.options.instance;
+        if let Some(earlier) = InForce::load(instance, generation)
+            && let Some(text) = InForce::text(instance)
+            && let Ok(loaded) = policy::load_text(&earlier.policy_file, &text)
+        {
+            let gateway = gateway_addresses(&loaded.policy);
+            self.names
+                .push(generation, Arc::new(loaded.policy), gateway);
+        }
+        Ok(())
+    }
+
+    fn put_in_force(
+        &mut self,
+        policy: Arc<Policy>,
+        file: &str,
+        text: &str,
+    ) -> Result<u32, ApplyError> {
+        let generation = self.plane.next_generation()?;
+        let gateway = gateway_addresses(&policy);
+        let surroundings = Surroundings {
+            ticks_per_second: self.plane.ticks_per_second(),
+            gateway_addresses: gateway.clone(),
+            generation,
+        };
+        let mut ids = self.ids.clone();
+        let tables = policy::compile(&policy, &mut ids, &surroundings)?;
+        let table = NameTable::from_ids(&ids);
+        table
+            .write_missing(&self.names.table, self.plane.maps_mut())
+            .map_err(|source| DataPlaneError::Write {
+                what: "names of conduits and rules",
+                source,
+            })?;
+        // Pinned names stay even if the policy does not come into force: so do their ids.
+        self.ids = ids;
+        self.names.table = table;
+        self.plane.put_in_force(&tables)?;
+
+        let in_force = InForce {
+            generation,
+            since: Timestamp::now(),
+            policy_file: file.to_owned(),
+            site: policy.site.name.clone(),
+        };
+        if let Err(error) = in_force.save(&self.options.instance, text) {
+            let directory = self.options.instance.state();
+            tracing::warn!(
+                ?directory,
+                "the policy in force cannot be remembered: {error}"
+            );
+        }
+        self.names.push(generation, Arc::clone(&policy), gateway);
+        self.sink.policy_in_force(&PolicyInForce {
+            time: in_force.since,
+            event: "policy",
+            generation,
+            policy_file: in_force.policy_file,
+            mode: if policy.mode == Mode::Observe {
+                "observe"
+            } else {
+                "enforce"
+            }
+            .to_owned(),
+        });
+        self.policy = policy;
+        self.generation = generation;
+        Ok(generation)
+    }
+}
+
+fn sizes_of(policy: &Policy) -> TableSizes {
+    TableSizes {
+        flows: policy.limits.flows,
+        opening_flows: policy.limits.opening_flows,
+        inspected_flows: policy.limits.inspected_flows,
+    }
+}
+
+/// The gateway's addresses: those of the policy, else those of the machine as it is now.
+fn gateway_addresses(policy: &Policy) -> Vec<IpAddr> {
+    if let Some(addresses) = &policy.gateway_addresses {
+        return addresses.clone();
+    }
+    let mut addresses: Vec<IpAddr> = match getifaddrs() {
+        Ok(interfaces) => interfaces
+            .filter_map(|interface| {
+                let address = interface.address?;
+                let v4 = address
+                    .as_sockaddr_in()
+                    .map(|address| IpAddr::V4(address.ip()));
+                v4.or_else(|| {
+                    address
+                        .as_sockaddr_in6()
+                        .map(|address| IpAddr::V6(address.ip()))
+                })
+            })
+            .filter(|address| !address.is_loopback())
+            .collect(),
+        Err(error) => {
+            tracing::warn!("the machine's addresses cannot be read: {error}");
+            Vec::new()
+        }
+    };
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,297 @@
+//! One loop: signals, the control socket, events, interfaces and timers. No logic of its own.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use aya::maps::{MapData, RingBuf};
+use serde_json::json;
+use thiserror::Error;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    control::{
+        protocol::{Answer, PolicyText},
+        server::{Command, Server},
+    },
+    controller::{ApplyError, Controller, InstanceLock, Options, StartError},
+    dataplane::{DataPlaneError, maps::open_events, rtnetlink},
+    events::WallClock,
+    notify::{Notice, notify},
+    policy::Loaded,
+};
+
+/// Events taken in a row before others get their turn.
+const EVENTS_AT_ONCE: usize = 256;
+/// How often the policy file and the interfaces are looked at.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// Why the daemon ended before it was told to.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The control socket cannot be made.
+    #[error("the control socket {} cannot be made: {source}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that the loop waits for cannot be waited for.
+    #[error("{action}: {source}")]
+    Wait {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Runs until it is told to stop; enforcement goes on after that.
+///
+/// # Errors
+///
+/// It could not start: nothing is left half done.
+pub fn run(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
+    let wait = |action| move |source| DaemonError::Wait { action, source };
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(wait("starting the event loop"))?;
+    runtime.block_on(run_loop(options, loaded))
+}
+
+async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
+    let wait = |action| move |source| DaemonError::Wait { action, source };
+    let mut hangup = signal(SignalKind::hangup()).map_err(wait("waiting for SIGHUP"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(wait("waiting for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(wait("waiting for SIGINT"))?;
+
+    let _lock = InstanceLock::take(&options.instance)?;
+    let (commands, mut received) = mpsc::channel(16);
+    let socket = options.instance.socket();
+    let server =
+        Server::bind(&socket, options.socket_group.as_deref(), commands).map_err(|source| {
+            DaemonError::Socket {
+                path: socket,
+                source,
+            }
+        })?;
+    let mut watched = WatchedFile::new(&options.policy_file);
+    let (mut controller, applied) = Controller::start(options, loaded)?;
+    let mut events = events_of(&controller)?;
+    let links = rtnetlink::link_changes().and_then(register);
+    let links: AsyncFd<OwnedFd> = links.map_err(wait("following interfaces"))?;
+    let mut look_around = interval(LOOK_AROUND);
+    look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    let takeover = if controller.took_over() {
+        ", taking over without a gap"
+    } else {
+        ""
+    };
+    tracing::info!("generation {} is in force{takeover}", applied.generation);
+    notify(
+        Notice::Ready,
+        &format!("generation {} is in force", applied.generation),
+    );
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => drop(reload(&mut controller, None)),
+            Some(command) = received.recv() => obey(&mut controller, command),
+            outcome = server.serve_next() => if let Err(error) = outcome {
+                tracing::warn!("a control client cannot be served: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            },
+            ready = events.readable_mut() => {
+                let mut ready = ready.map_err(wait("waiting for events"))?;
+                if take_events(ready.get_inner_mut(), &mut controller) {
+                    ready.clear_ready();
+                }
+            }
+            ready = links.readable() => {
+                let mut ready = ready.map_err(wait("following interfaces"))?;
+                rtnetlink::drain(links.get_ref());
+                ready.clear_ready();
+                controller.follow_interfaces();
+            }
+            _ = look_around.tick() => {
+                controller.follow_interfaces();
+                if controller.options().watch && watched.changed() {
+                    drop(reload(&mut controller, None));
+                }
+                take_events(events.get_mut(), &mut controller);
+            }
+        }
+    }
+    notify(Notice::Stopping, "enforcement goes on without a controller");
+    tracing::info!("stopping; the policy in force goes on being enforced");
+    Ok(())
+}
+
+fn events_of(controller: &Controller) -> Result<AsyncFd<RingBuf<MapData>>, DaemonError> {
+    let ring = open_events(controller.pins())
+        .map_err(|error| StartError::DataPlane(DataPlaneError::from(error)))?;
+    register(ring).map_err(|source| DaemonError::Wait {
+        action: "waiting for events",
+        source,
+    })
+}
+
+/// Lets the event loop wait for a descriptor; only for owners that never exchange it.
+fn register<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: called with an `OwnedFd` and a `RingBuf`: both own one open descriptor, which is the
+    // same until they are dropped, and the AsyncFd drops its registration before its owner.
+    let registered = unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// Takes what is in the ring buffer, within bounds; true when it is empty.
+fn take_events(ring: &mut RingBuf<MapData>, controller: &mut Controller) -> bool {
+    let clock = WallClock::read();
+    for _ in 0..EVENTS_AT_ONCE {
+        match ring.next() {
+            Some(record) => controller.take_event(&record, clock),
+            None => return true,
+        }
+    }
+    false
+}
+
+fn obey(controller: &mut Controller, command: Command) {
+    // A client that left before its answer is no loss.
+    match command {
+        Command::Status(reply) => {
+            let _ = reply.send(status(controller));
+        }
+        Command::Reload(given, reply) => {
+            let _ = reply.send(reload(controller, given));
+        }
+        Command::Events(reply) => {
+            let _ = reply.send(controller.sink.follow());
+        }
+    }
+}
+
+fn status(controller: &Controller) -> Answer {
+    match controller.status() {
+        Ok(status) => match serde_json::to_value(&status) {
+            Ok(result) => Answer::Done {
+                result,
+                text: status.to_string(),
+            },
+            Err(error) => Answer::Failed {
+                text: error.to_string(),
+            },
+        },
+        Err(error) => Answer::Failed {
+            text: error.to_string(),
+        },
+    }
+}
+
+fn reload(controller: &mut Controller, given: Option<PolicyText>) -> Answer {
+    notify(Notice::Reloading, "putting a policy in force");
+    let answer = match controller.reload(given) {
+        Ok(applied) => {
+            tracing::info!("generation {} is in force", applied.generation);
+            Answer::Done {
+                result: applied.to_json(),
+                text: applied.to_text(),
+            }
+        }
+        Err(error) => {
+            tracing::error!("the policy was refused, the one in force stays:\n{error}");
+            refused(&error)
+        }
+    };
+    notify(Notice::Ready, "a policy is in force");
+    answer
+}
+
+fn refused(error: &ApplyError) -> Answer {
+    match error {
+        ApplyError::Refused(refusal) if refusal.is_unreadable() => Answer::Failed {
+            text: refusal.render(),
+        },
+        ApplyError::Refused(refusal) => Answer::Refused {
+            result: json!({ "ok": false, "problems": refusal.to_json() }),
+            text: refusal.render(),
+        },
+        ApplyError::DoesNotFit(_) => Answer::Refused {
+            result: json!({ "ok": false, "problems": [{
+                "severity": "error", "message": error.to_string(),
+            }] }),
+            text: format!("error: {error}\n"),
+        },
+        ApplyError::DataPlane(_) => Answer::Failed {
+            text: format!("error: {error}\n"),
+        },
+    }
+}
+
+/// The policy file, as far as a look from outside tells whether it changed.
+struct WatchedFile {
+    path: PathBuf,
+    seen: Option<(SystemTime, u64)>,
+}
+
+impl WatchedFile {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            seen: Self::look(path),
+        }
+    }
+
+    fn look(path: &Path) -> Option<(SystemTime, u64)> {
+        let file = fs::metadata(path).ok()?;
+        Some((file.modified().ok()?, file.len()))
+    }
+
+    /// A file that is missing for a moment, as editors do it, has not changed.
+    fn changed(&mut self) -> bool {
+        let now = Self::look(&self.path);
+        let changed = now.is_some() && now != self.seen;
+        if changed {
+            self.seen = now;
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watched_file_changes_once() {
+        let path = std::env::temp_dir().join(format!("conduitfw-watch-{}", std::process::id()));
+        fs::write(&path, "a").unwrap();
+        let mut watched = WatchedFile::new(&path);
+        assert!(!watched.changed());
+        fs::write(&path, "ab").unwrap();
+        assert!(watched.changed());
+        assert!(!watched.changed());
+        fs::remove_file(&path).unwrap();
+        assert!(!watched.changed());
+        fs::write(&path, "abc").unwrap();
+        assert!(watched.changed());
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,485 @@
+//! Putting a compiled policy in force: write the other slot, check it, flip.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, MapData, MapError},
+};
+use conduitfw_common::table::{
+    Conduit, FUNCTIONS, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS,
+    MAX_RULE_SETS, MAX_SERVICES, NetworkKey, PairKey,
+};
+
+use super::{
+    AttachMode, DataPlaneError, Pins, TableSizes, attach,
+    grace::wait_for_frames_in_flight,
+    load::{self, PROGRAM, check_sizes, program},
+    maps::{Maps, NetworkRow, Plain},
+    offload::keep_vlan_tags,
+};
+use crate::{instance::Instance, policy::CompiledTables};
+
+/// A loaded data plane, the policy in force in it, and the interfaces that it guards.
+pub struct DataPlane {
+    ebpf: Ebpf,
+    maps: Maps,
+    pins: Pins,
+    mode: AttachMode,
+    ticks_per_second: u32,
+    took_over: bool,
+    /// Interfaces whose pinned link carries this controller's program, with the index it has.
+    guarded: BTreeMap<String, u32>,
+    /// Rows of `INTERFACES` of the policy in force, for interfaces that come back.
+    rows: Vec<InterfaceRow>,
+}
+
+type InterfaceRow = (String, u32, conduitfw_common::table::Interface);
+
+/// What [`DataPlane::follow_interfaces`] saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceChange {
+    /// An interface of the policy came, and is guarded.
+    Guarded(String),
+    /// An interface of the policy went away.
+    Gone(String),
+    /// An interface of the policy came, and cannot be guarded.
+    Unguarded(String, String),
+}
+
+impl DataPlane {
+    /// Loads the programs, taking over maps that an earlier controller left.
+    ///
+    /// # Errors
+    ///
+    /// One sentence with the remedy; what this call pinned is gone again.
+    pub fn open(
+        instance: &Instance,
+        sizes: TableSizes,
+        mode: AttachMode,
+    ) -> Result<Self, DataPlaneError> {
+        let pins = Pins::of(instance);
+        pins.create(&instance.bpffs)?;
+        let loaded = load::load(&pins, sizes)?;
+        Ok(Self {
+            ebpf: loaded.ebpf,
+            maps: loaded.maps,
+            pins,
+            mode,
+            ticks_per_second: loaded.ticks_per_second,
+            took_over: loaded.took_over,
+            guarded: BTreeMap::new(),
+            rows: Vec::new(),
+        })
+    }
+
+    /// The maps.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// The maps, to write names.
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    /// The pins.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The kernel's HZ.
+    #[must_use]
+    pub fn ticks_per_second(&self) -> u32 {
+        self.ticks_per_second
+    }
+
+    /// Whether an earlier controller's maps are in use.
+    #[must_use]
+    pub fn took_over(&self) -> bool {
+        self.took_over
+    }
+
+    /// The number that the next policy in force gets.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be read.
+    pub fn next_generation(&self) -> Result<u32, DataPlaneError> {
+        Ok(self.maps.in_force()?.1.number.wrapping_add(1).max(1))
+    }
+
+    /// Whether a policy's limits are those of the tables in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// They are not, or the maps cannot be read.
+    pub fn check_sizes(&self, sizes: TableSizes) -> Result<(), DataPlaneError> {
+        check_sizes(&self.maps, sizes)
+    }
+
+    /// Puts a policy in force on every interface at once, or changes nothing.
+    ///
+    /// The maps are written first, then new interfaces are attached (frames that arrive there
+    /// before the flip meet the old policy, which knows no such interface and denies them), then
+    /// one write flips the slot. Interfaces that the policy no longer names are let go last.
+    ///
+    /// # Errors
+    ///
+    /// A row that cannot be written, an interface that cannot be attached: the policy in force
+    /// stays, and interfaces attached by this call are detached again.
+    pub fn put_in_force(&mut self, tables: &CompiledTables) -> Result<(), DataPlaneError> {
+        let slot = 1 - self.maps.in_force()?.0;
+        let indexes = interface_indexes(tables)?;
+        wait_for_frames_in_flight();
+        write_slot(&mut self.maps, slot, tables, &indexes)?;
+        verify_slot(&self.maps, slot, tables)?;
+        let attached = self.attach_all(&indexes)?;
+        if let Err(source) = self.maps.active.set(0, slot, 0) {
+            self.undo(&attached);
+            return Err(DataPlaneError::Write {
+                what: "the active slot",
+                source,
+            });
+        }
+        for interface in tables.interfaces.iter().filter(|row| row.1 != 0) {
+            keep_vlan_tags(&interface.0);
+        }
+        self.rows.clone_from(&tables.interfaces);
+        self.let_go(&indexes);
+        self.guarded = indexes;
+        Ok(())
+    }
+
+    /// Attaches to interfaces that carry no program of this controller; returns the new links.
+    fn attach_all(
+        &mut self,
+        indexes: &BTreeMap<String, u32>,
+    ) -> Result<Vec<String>, DataPlaneError> {
+        let mut attached = Vec::new();
+        for (interface, ifindex) in indexes {
+            if self.guarded.get(interface) == Some(ifindex) {
+                continue;
+            }
+            match self.guard(interface) {
+                Ok(true) => attached.push(interface.clone()),
+                Ok(false) => {}
+                Err(error) => {
+                    self.undo(&attached);
+                    return Err(error);
+                }
+            }
+        }
+        self.pin_program()?;
+        Ok(attached)
+    }
+
+    /// Puts the program on one interface: through its pinned link, or a new one (true).
+    fn guard(&mut self, interface: &str) -> Result<bool, DataPlaneError> {
+        let xdp = program(&mut self.ebpf, PROGRAM)?;
+        if self.pins.link(interface).exists() {
+            if let attach::Replaced::Yes = attach::replace(xdp, &self.pins, interface)? {
+                return Ok(false);
+            }
+            self.pins.remove_link(interface)?;
+        }
+        attach::attach(xdp, &self.pins, interface, self.mode)?;
+        Ok(true)
+    }
+
+    fn pin_program(&mut self) -> Result<(), DataPlaneError> {
+        let path = self.pins.program();
+        let pin_error = |reason: String| DataPlaneError::Pin {
+            action: "pinning the program",
+            path: path.display().to_string(),
+            reason,
+        };
+        // The links hold the program; the pin is there to be found by bpftool.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(pin_error(error.to_string()));
+            }
+            _ => {}
+        }
+        program(&mut self.ebpf, PROGRAM)?
+            .pin(&path)
+            .map_err(|error| pin_error(load::chain(&error)))
+    }
+
+    fn undo(&self, attached: &[String]) {
+        for interface in attached {
+            if let Err(error) = self.pins.remove_link(interface) {
+                tracing::error!(interface, "cannot be detached again: {error}");
+            }
+        }
+    }
+
+    fn let_go(&mut self, keep: &BTreeMap<String, u32>) {
+        let linked = self.pins.linked_interfaces().unwrap_or_default();
+        for interface in linked.into_iter().filter(|name| !keep.contains_key(name)) {
+            match self.pins.remove_link(&interface) {
+                Ok(()) => tracing::warn!(
+                    interface,
+                    "no longer in the policy: the program is taken off, nothing is filtered there"
+                ),
+                Err(error) => tracing::error!(interface, "cannot be let go: {error}"),
+            }
+        }
+    }
+
+    /// Removes what a first start pinned, when it cannot go on.
+    pub fn abandon(self) {
+        if !self.took_over
+            && let Err(error) = self.pins.remove_all()
+        {
+            tracing::error!("what was pinned cannot be removed: {error}");
+        }
+    }
+
+    /// Guards interfaces of the policy that came since the last call.
+    pub fn follow_interfaces(&mut self) -> Vec<InterfaceChange> {
+        let names: BTreeSet<String> = self.rows.iter().map(|row| row.0.clone()).collect();
+        let mut changes = Vec::new();
+        for name in names {
+            let now = attach::interface_index(&name);
+            let before = self.guarded.get(&name).copied();
+            if now == before {
+                continue;
+            }
+            match now {
+                None => {
+                    self.guarded.remove(&name);
+                    changes.push(InterfaceChange::Gone(name));
+                }
+                Some(ifindex) => match self.welcome(&name, ifindex) {
+                    Ok(()) => {
+                        self.guarded.insert(name.clone(), ifindex);
+                        changes.push(InterfaceChange::Guarded(name));
+                    }
+                    Err(error) => {
+                        changes.push(InterfaceChange::Unguarded(name, error.to_string()));
+                    }
+                },
+            }
+        }
+        changes
+    }
+
+    /// Adds an interface to the slot in force and attaches to it.
+    fn welcome(&mut self, name: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        let (slot, _) = self.maps.in_force()?;
+        for (_, vlans, row) in self.rows.iter().filter(|row| row.0 == name) {
+            let key = InterfaceKey {
+                slot,
+                ifindex,
+                vlans: *vlans,
+            };
+            self.maps
+                .interfaces
+                .insert(Plain(key), Plain(*row), 0)
+                .map_err(|source| DataPlaneError::Write {
+                    what: "interfaces",
+                    source,
+                })?;
+        }
+        if self.pins.link(name).exists() {
+            // The link of the interface that is gone; a link to this one replaces it.
+            self.pins.remove_link(name)?;
+        }
+        self.guard(name).map(drop)
+    }
+}
+
+fn interface_indexes(tables: &CompiledTables) -> Result<BTreeMap<String, u32>, DataPlaneError> {
+    let mut indexes = BTreeMap::new();
+    for (name, _, _) in &tables.interfaces {
+        let ifindex = attach::interface_index(name)
+            .ok_or_else(|| DataPlaneError::NoInterface(name.clone()))?;
+        indexes.insert(name.clone(), ifindex);
+    }
+    Ok(indexes)
+}
+
+/// Writes every row of a slot that no frame reads.
+fn write_slot(
+    maps: &mut Maps,
+    slot: u32,
+    tables: &CompiledTables,
+    indexes: &BTreeMap<String, u32>,
+) -> Result<(), DataPlaneError> {
+    clear_slot(maps, slot)?;
+    let write = |what| move |source| DataPlaneError::Write { what, source };
+
+    for (name, vlans, row) in &tables.interfaces {
+        let ifindex = indexes.get(name).copied().unwrap_or_default();
+        let key = InterfaceKey {
+            slot,
+            ifindex,
+            vlans: *vlans,
+        };
+        maps.interfaces
+            .insert(Plain(key), Plain(*row), 0)
+            .map_err(write("interfaces"))?;
+    }
+    for (prefix, address, row) in &tables.networks {
+        let key = NetworkRow::new(
+            *prefix,
+            Plain(NetworkKey {
+                slot,
+                address: *address,
+            }),
+        );
+        maps.networks
+            .insert(&key, Plain(*row), 0)
+            .map_err(write("networks"))?;
+    }
+    for (key, row) in &tables.pairs {
+        let key = PairKey {
+            slot: slot_of_pair(slot),
+            ..*key
+        };
+        maps.pairs
+            .insert(Plain(key), Plain(*row), 0)
+            .map_err(write("pairs"))?;
+    }
+    write_run(
+        &mut maps.services,
+        slot,
+        MAX_SERVICES,
+        tables.services.iter().copied(),
+    )
+    .map_err(write("services"))?;
+    let mut conduits = vec![Conduit::default(); MAX_CONDUITS as usize];
+    for (id, conduit) in &tables.conduits {
+        if let Some(row) = conduits.get_mut(usize::from(*id)) {
+            *row = *conduit;
+        }
+    }
+    write_run(&mut maps.conduits, slot, MAX_CONDUITS, conduits.into_iter())
+        .map_err(write("conduits"))?;
+    write_run(
+        &mut maps.rule_sets,
+        slot,
+        MAX_RULE_SETS,
+        tables.rule_sets.iter().copied(),
+    )
+    .map_err(write("rule sets"))?;
+    write_run(
+        &mut maps.operations,
+        slot,
+        MAX_OPERATION_ROWS * FUNCTIONS,
+        tables.operations.iter().flatten().copied(),
+    )
+    .map_err(write("operations"))?;
+    write_run(
+        &mut maps.intervals,
+        slot,
+        MAX_INTERVALS,
+        tables.intervals.iter().copied(),
+    )
+    .map_err(write("intervals"))?;
+    maps.generations
+        .set(slot, Plain(tables.generation), 0)
+        .map_err(write("the generation"))
+}
+
+fn slot_of_pair(slot: u32) -> u16 {
+    u16::from(slot != 0)
+}
+
+fn write_run<V>(
+    table: &mut Array<MapData, Plain<V>>,
+    slot: u32,
+    rows_of_a_slot: u32,
+    rows: impl Iterator<Item = V>,
+) -> Result<(), MapError>
+where
+    Plain<V>: Pod,
+{
+    let first = slot * rows_of_a_slot;
+    for (index, row) in (first..first + rows_of_a_slot).zip(rows) {
+        table.set(index, Plain(row), 0)?;
+    }
+    Ok(())
+}
+
+/// Removes the rows of the policy before the last one.
+fn clear_slot(maps: &mut Maps, slot: u32) -> Result<(), DataPlaneError> {
+    let write = |what| move |source| DataPlaneError::Write { what, source };
+    for key in rows_of_interfaces(maps, slot)? {
+        maps.interfaces.remove(&key).map_err(write("interfaces"))?;
+    }
+    for key in rows_of_networks(maps, slot)? {
+        maps.networks.remove(&key).map_err(write("networks"))?;
+    }
+    for key in rows_of_pairs(maps, slot)? {
+        maps.pairs.remove(&key).map_err(write("pairs"))?;
+    }
+    Ok(())
+}
+
+fn rows_of_interfaces(maps: &Maps, slot: u32) -> Result<Vec<Plain<InterfaceKey>>, MapError> {
+    keys(&maps.interfaces, |key| key.0.slot == slot)
+}
+
+fn rows_of_pairs(maps: &Maps, slot: u32) -> Result<Vec<Plain<PairKey>>, MapError> {
+    keys(&maps.pairs, |key| key.0.slot == slot_of_pair(slot))
+}
+
+fn rows_of_networks(maps: &Maps, slot: u32) -> Result<Vec<NetworkRow>, MapError> {
+    let mut rows = maps.networks.keys().collect::<Result<Vec<_>, _>>()?;
+    rows.retain(|row| row.data().0.slot == slot);
+    Ok(rows)
+}
+
+fn keys<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    is_wanted: impl Fn(&K) -> bool,
+) -> Result<Vec<K>, MapError> {
+    let mut rows = map.keys().collect::<Result<Vec<_>, _>>()?;
+    rows.retain(is_wanted);
+    Ok(rows)
+}
+
+/// Reads back how much of each table stands in a slot, before anything depends on it.
+fn verify_slot(maps: &Maps, slot: u32, tables: &CompiledTables) -> Result<(), DataPlaneError> {
+    let check = |what, found: usize, wanted: usize| {
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(DataPlaneError::NotAsWritten {
+                what,
+                found,
+                wanted,
+            })
+        }
+    };
+    check(
+        "interfaces",
+        rows_of_interfaces(maps, slot)?.len(),
+        tables.interfaces.len(),
+    )?;
+    check(
+        "networks",
+        rows_of_networks(maps, slot)?.len(),
+        tables.networks.len(),
+    )?;
+    check(
+        "pairs",
+        rows_of_pairs(maps, slot)?.len(),
+        tables.pairs.len(),
+    )?;
+    let mut present = 0;
+    for id in 0..MAX_CONDUITS {
+        present += usize::from(maps.conduits.get(&(slot * MAX_CONDUITS + id), 0)?.0.present != 0);
+    }
+    check("conduits", present, tables.conduits.len())?;
+    let generation = maps.generations.get(&slot, 0)?.0;
+    check(
+        "the generation",
+        usize::from(generation == tables.generation),
+        1,
+    )
+}

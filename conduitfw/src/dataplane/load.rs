@@ -1,0 +1,366 @@
+//! From the object in this binary to programs in the kernel and maps under their pins.
+
+use std::{fmt, io, thread, time::Duration};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, MapData},
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+    util::KernelVersion,
+};
+use conduitfw_common::table::{ABI_VERSION, Settings};
+
+use super::{
+    DataPlaneError, Pins,
+    maps::{Maps, PINNED, Plain, open_settings},
+};
+
+/// The data plane, built for the BPF target.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/conduitfw-ebpf"));
+
+/// Name of the program that decides frames.
+pub(super) const PROGRAM: &str = "conduitfw";
+/// Name of the program that tells the time.
+const CLOCK_PROGRAM: &str = "clock";
+/// Flows that share a bucket of a flow table.
+const FLOWS_OF_A_BUCKET: u32 = 8;
+
+/// How much the kernel's tables hold; fixed as long as they live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Tracked flows.
+    pub flows: u32,
+    /// Flows that have not been answered.
+    pub opening_flows: u32,
+    /// Flows whose payload is inspected.
+    pub inspected_flows: u32,
+}
+
+impl fmt::Display for TableSizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            flows,
+            opening_flows,
+            inspected_flows,
+        } = self;
+        write!(
+            f,
+            "flows = {flows}, opening_flows = {opening_flows}, inspected_flows = {inspected_flows}"
+        )
+    }
+}
+
+impl TableSizes {
+    /// The sizes that the tables really get: powers of two, never below one bucket.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let round = |n: u32| n.clamp(FLOWS_OF_A_BUCKET, 1 << 24).next_power_of_two();
+        Self {
+            flows: round(self.flows),
+            opening_flows: round(self.opening_flows),
+            inspected_flows: round(self.inspected_flows),
+        }
+    }
+
+    /// The sizes that tables in force were made with.
+    fn of(settings: &Settings) -> Self {
+        let flows = |mask: u32| mask.saturating_add(1).saturating_mul(FLOWS_OF_A_BUCKET) / 2;
+        Self {
+            flows: flows(settings.flow_bucket_mask),
+            opening_flows: flows(settings.opening_bucket_mask),
+            inspected_flows: settings.stream_mask.saturating_add(1),
+        }
+    }
+
+    /// Rows of each table, with twice the room so that buckets seldom fill.
+    fn rows(self) -> [(&'static str, u32); 5] {
+        [
+            ("FLOW_BUCKETS", self.flows * 2 / FLOWS_OF_A_BUCKET),
+            ("FLOWS", self.flows * 2),
+            (
+                "OPENING_BUCKETS",
+                self.opening_flows * 2 / FLOWS_OF_A_BUCKET,
+            ),
+            ("OPENINGS", self.opening_flows * 2),
+            ("STREAMS", self.inspected_flows),
+        ]
+    }
+
+    fn settings(self) -> Result<Settings, DataPlaneError> {
+        let mut hash_keys = [0; 12];
+        for key in &mut hash_keys {
+            *key = getrandom::u64().map_err(|error| DataPlaneError::System {
+                action: "drawing the keys of the flow hash",
+                source: io::Error::other(error.to_string()),
+            })?;
+        }
+        Ok(Settings {
+            hash_keys,
+            abi_version: ABI_VERSION,
+            flow_bucket_mask: self.flows * 2 / FLOWS_OF_A_BUCKET - 1,
+            opening_bucket_mask: self.opening_flows * 2 / FLOWS_OF_A_BUCKET - 1,
+            stream_mask: self.inspected_flows - 1,
+        })
+    }
+}
+
+/// A loaded data plane, not yet attached by this controller.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) maps: Maps,
+    pub(super) ticks_per_second: u32,
+    pub(super) took_over: bool,
+}
+
+/// Loads the programs, with new maps or with those that an earlier controller left pinned.
+pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, DataPlaneError> {
+    check_kernel()?;
+    let sizes = sizes.rounded();
+    let took_over = pins.exist() && check_pinned(pins, sizes)?;
+    match load_into(pins, sizes, took_over) {
+        Ok(loaded) => Ok(loaded),
+        Err(error) => {
+            if !took_over && let Err(left) = pins.remove_all() {
+                tracing::error!("what was pinned cannot be removed: {left}");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Whether limits fit the tables of a data plane that is already loaded.
+pub(super) fn check_sizes(maps: &Maps, sizes: TableSizes) -> Result<(), DataPlaneError> {
+    same_sizes(&maps.settings.get(&0, 0)?.0, sizes.rounded())
+}
+
+fn same_sizes(settings: &Settings, wanted: TableSizes) -> Result<(), DataPlaneError> {
+    let found = TableSizes::of(settings);
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(DataPlaneError::OtherLimits { found, wanted })
+    }
+}
+
+/// Whether the pins can be taken over; leftovers of a start that never finished are removed.
+fn check_pinned(pins: &Pins, sizes: TableSizes) -> Result<bool, DataPlaneError> {
+    let settings = open_settings(pins.directory())?;
+    if settings.abi_version == 0 {
+        tracing::info!("removing the pins of a start that did not finish");
+        pins.remove_all()?;
+        return Ok(false);
+    }
+    if settings.abi_version != ABI_VERSION {
+        return Err(DataPlaneError::OtherVersion {
+            found: settings.abi_version,
+            wanted: ABI_VERSION,
+        });
+    }
+    same_sizes(&settings, sizes)?;
+    Ok(true)
+}
+
+fn load_into(pins: &Pins, sizes: TableSizes, took_over: bool) -> Result<Loaded, DataPlaneError> {
+    let mut loader = EbpfLoader::new();
+    for (name, rows) in sizes.rows() {
+        loader.map_max_entries(name, rows);
+    }
+    for name in PINNED {
+        loader.map_pin_path(name, pins.directory().join(name));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+    for name in PINNED {
+        if ebpf.map(name).is_none() {
+            return Err(DataPlaneError::Incomplete(name));
+        }
+    }
+    let mut maps = Maps::open(pins.directory())?;
+    program(&mut ebpf, PROGRAM)?
+        .load()
+        .map_err(|error| load_error(PROGRAM, error))?;
+    let known = maps.in_force()?.1.ticks_per_second;
+    let ticks_per_second = if took_over && known != 0 {
+        known
+    } else {
+        measure_ticks_per_second(&mut ebpf)?
+    };
+    if !took_over {
+        let settings = Plain(sizes.settings()?);
+        maps.settings
+            .set(0, settings, 0)
+            .map_err(|source| DataPlaneError::Write {
+                what: "settings",
+                source,
+            })?;
+    }
+    Ok(Loaded {
+        ebpf,
+        maps,
+        ticks_per_second,
+        took_over,
+    })
+}
+
+fn check_kernel() -> Result<(), DataPlaneError> {
+    match KernelVersion::current() {
+        Ok(version) if version >= KernelVersion::new(6, 1, 0) => Ok(()),
+        Ok(_) => Err(DataPlaneError::OldKernel {
+            found: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or_else(|_| "older".to_owned(), |release| release.trim().to_owned()),
+        }),
+        Err(_) => Ok(()),
+    }
+}
+
+/// One of the programs of the object.
+pub(super) fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut Xdp, DataPlaneError> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or(DataPlaneError::Incomplete(name))?;
+    program.try_into().map_err(|error| load_error(name, error))
+}
+
+/// Learns the kernel's HZ by watching its tick count beside its clock.
+fn measure_ticks_per_second(ebpf: &mut Ebpf) -> Result<u32, DataPlaneError> {
+    program(ebpf, CLOCK_PROGRAM)?
+        .load()
+        .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
+    let (first_ticks, first_ns) = read_clock(ebpf)?;
+    thread::sleep(Duration::from_millis(200));
+    let (last_ticks, last_ns) = read_clock(ebpf)?;
+    program(ebpf, CLOCK_PROGRAM)?
+        .unload()
+        .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
+    let ticks = last_ticks.saturating_sub(first_ticks);
+    let nanoseconds = last_ns.saturating_sub(first_ns).max(1);
+    Ok(nearest_rate(ticks, nanoseconds))
+}
+
+fn read_clock(ebpf: &mut Ebpf) -> Result<(u64, u64), DataPlaneError> {
+    let frame = [0; 64];
+    program(ebpf, CLOCK_PROGRAM)?
+        .test_run(TestRunOptions {
+            data_in: Some(&frame),
+            ..TestRunOptions::new()
+        })
+        .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
+    let map = ebpf
+        .map("CLOCK")
+        .ok_or(DataPlaneError::Incomplete("CLOCK"))?;
+    let clock: Array<&MapData, [u64; 2]> = map.try_into()?;
+    let [ticks, nanoseconds] = clock.get(&0, 0)?;
+    Ok((ticks, nanoseconds))
+}
+
+/// The HZ that kernels are built with, or else what was measured.
+fn nearest_rate(ticks: u64, nanoseconds: u64) -> u32 {
+    const BUILT_WITH: [u64; 4] = [100, 250, 300, 1000];
+    let measured = ticks.saturating_mul(1_000_000_000) / nanoseconds.max(1);
+    let nearest = BUILT_WITH
+        .into_iter()
+        .find(|rate| measured.abs_diff(*rate) * 12 <= *rate)
+        .unwrap_or(measured);
+    u32::try_from(nearest.max(1)).unwrap_or(u32::MAX)
+}
+
+fn object_error(error: EbpfError) -> DataPlaneError {
+    if let EbpfError::MapError(map_error) = &error
+        && is_permission(map_error)
+    {
+        return DataPlaneError::NoPermission {
+            action: "create BPF maps",
+        };
+    }
+    DataPlaneError::Object(Box::new(error))
+}
+
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io_error) = error.downcast_ref::<io::Error>()
+            && io_error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The last lines of the verifier say why; ten thousand lines before them do not help.
+fn load_error(program: &'static str, error: ProgramError) -> DataPlaneError {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            if log.trim().is_empty() && io_error.kind() == io::ErrorKind::PermissionDenied {
+                return DataPlaneError::NoPermission {
+                    action: "load BPF programs",
+                };
+            }
+            tracing::debug!("verifier log of {program}:\n{log}");
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines
+                .get(lines.len().saturating_sub(30)..)
+                .unwrap_or_default();
+            DataPlaneError::Load {
+                program,
+                reason: format!("{io_error}\n{}", tail.join("\n")),
+            }
+        }
+        other => DataPlaneError::Load {
+            program,
+            reason: chain(&other),
+        },
+    }
+}
+
+/// An error and what is behind it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_measured_rate_snaps_to_what_kernels_are_built_with() {
+        assert_eq!(nearest_rate(50, 200_300_000), 250);
+        assert_eq!(nearest_rate(21, 200_300_000), 100);
+        assert_eq!(nearest_rate(199, 200_300_000), 1000);
+        assert_eq!(nearest_rate(60, 200_000_000), 300);
+        assert_eq!(nearest_rate(12, 200_000_000), 60);
+        assert_eq!(nearest_rate(0, 0), 1);
+    }
+
+    #[test]
+    fn sizes_come_back_from_the_settings_that_they_made() {
+        let sizes = TableSizes {
+            flows: 10_000,
+            opening_flows: 3,
+            inspected_flows: 2048,
+        };
+        let rounded = sizes.rounded();
+        assert_eq!(rounded.flows, 16_384);
+        assert_eq!(rounded.opening_flows, 8);
+        let settings = rounded.settings().unwrap();
+        assert_eq!(TableSizes::of(&settings), rounded);
+        assert_eq!(settings.flow_bucket_mask, 16_384 * 2 / 8 - 1);
+    }
+}

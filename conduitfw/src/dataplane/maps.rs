@@ -1,0 +1,197 @@
+//! The maps of the data plane, opened from their pins as typed handles.
+
+use std::path::{Path, PathBuf};
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
+};
+use conduitfw_common::table::{
+    Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Network, NetworkKey,
+    Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
+};
+use thiserror::Error;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A record that maps may hold: plain bytes on both sides of the system call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Plain<T>(pub T);
+
+// SAFETY: `IntoBytes` says that T has no padding and `FromBytes` that every bit pattern is a T,
+// which is what aya asks of a Pod; `repr(transparent)` gives Plain<T> the same layout.
+unsafe impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> Pod for Plain<T> {}
+
+/// Name of a conduit or rule as it stands in `NAMES`: padded with zeros.
+pub type NameBytes = [u8; 128];
+
+/// Key of `NAMES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct NameKey {
+    /// One of [`NAME_CONDUIT`] and [`NAME_RULE`].
+    pub kind: u32,
+    /// The id.
+    pub id: u32,
+}
+
+/// [`NameKey::kind`] of a conduit.
+pub const NAME_CONDUIT: u32 = 1;
+/// [`NameKey::kind`] of a rule.
+pub const NAME_RULE: u32 = 2;
+
+/// Every map that is pinned, by name. What a map is for stands in `conduitfw_common::table`.
+pub const PINNED: &[&str] = &[
+    "ACTIVE",
+    "GENERATIONS",
+    "SETTINGS",
+    "INTERFACES",
+    "NETWORKS",
+    "PAIRS",
+    "SERVICES",
+    "CONDUITS",
+    "RULE_SETS",
+    "OPERATIONS",
+    "INTERVALS",
+    "COUNTERS",
+    "RULES",
+    "REPORTING",
+    "EVENTS",
+    "RATES",
+    "FLOW_BUCKETS",
+    "FLOWS",
+    "OPENING_BUCKETS",
+    "OPENINGS",
+    "STREAMS",
+    "NAMES",
+];
+
+/// A pinned map that cannot be opened or used.
+#[derive(Debug, Error)]
+#[error("the pinned map {} cannot be {action}", path.display())]
+pub struct OpenMapError {
+    path: PathBuf,
+    action: &'static str,
+    #[source]
+    source: MapError,
+}
+
+/// Table of one slot-indexed or single-row array.
+pub type Table<V> = Array<MapData, Plain<V>>;
+
+/// The maps that user space reads and writes. The kernel's own tables are not among them.
+pub struct Maps {
+    /// The slot in force.
+    pub active: Array<MapData, u32>,
+    /// What holds for a whole policy, by slot.
+    pub generations: Table<Generation>,
+    /// Fixed when the program was loaded.
+    pub settings: Table<Settings>,
+    /// Zones by interface.
+    pub interfaces: HashMap<MapData, Plain<InterfaceKey>, Plain<Interface>>,
+    /// Zones and assets by address.
+    pub networks: LpmTrie<MapData, Plain<NetworkKey>, Plain<Network>>,
+    /// Runs of services by pair of parties.
+    pub pairs: HashMap<MapData, Plain<PairKey>, Plain<Pair>>,
+    /// Ports that conduits open.
+    pub services: Table<Service>,
+    /// Conduits by id.
+    pub conduits: Table<Conduit>,
+    /// Rows of operations by unit.
+    pub rule_sets: Table<RuleSet>,
+    /// Operations by row and function code.
+    pub operations: Table<Operation>,
+    /// Operands that operations allow.
+    pub intervals: Table<Interval>,
+    /// Frames and bytes by conduit and reason.
+    pub counters: PerCpuArray<MapData, Plain<Counter>>,
+    /// Operations allowed, by rule id.
+    pub rules: PerCpuArray<MapData, u64>,
+    /// What became of the events.
+    pub reporting: PerCpuArray<MapData, Plain<Reporting>>,
+    /// Names by id, so that counters can be read without a controller.
+    pub names: HashMap<MapData, Plain<NameKey>, NameBytes>,
+}
+
+/// Key of a row of `NETWORKS`.
+pub type NetworkRow = lpm_trie::Key<Plain<NetworkKey>>;
+
+impl Maps {
+    /// Opens the maps that are pinned in a directory.
+    ///
+    /// # Errors
+    ///
+    /// A map that is missing, may not be opened, or has another layout.
+    pub fn open(directory: &Path) -> Result<Self, OpenMapError> {
+        Ok(Self {
+            active: open(directory, "ACTIVE")?,
+            generations: open(directory, "GENERATIONS")?,
+            settings: open(directory, "SETTINGS")?,
+            interfaces: open(directory, "INTERFACES")?,
+            networks: open(directory, "NETWORKS")?,
+            pairs: open(directory, "PAIRS")?,
+            services: open(directory, "SERVICES")?,
+            conduits: open(directory, "CONDUITS")?,
+            rule_sets: open(directory, "RULE_SETS")?,
+            operations: open(directory, "OPERATIONS")?,
+            intervals: open(directory, "INTERVALS")?,
+            counters: open(directory, "COUNTERS")?,
+            rules: open(directory, "RULES")?,
+            reporting: open(directory, "REPORTING")?,
+            names: open(directory, "NAMES")?,
+        })
+    }
+
+    /// The slot in force, and what holds for it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read the maps.
+    pub fn in_force(&self) -> Result<(u32, Generation), MapError> {
+        let slot = self.active.get(&0, 0)? & 1;
+        Ok((slot, self.generations.get(&slot, 0)?.0))
+    }
+}
+
+/// Opens the fixed settings alone, before anything else is believed about the pins.
+///
+/// # Errors
+///
+/// The map is missing or may not be opened.
+pub fn open_settings(directory: &Path) -> Result<Settings, OpenMapError> {
+    let settings: Table<Settings> = open(directory, "SETTINGS")?;
+    let row = settings.get(&0, 0).map_err(|source| OpenMapError {
+        path: directory.join("SETTINGS"),
+        action: "read",
+        source,
+    })?;
+    Ok(row.0)
+}
+
+/// Opens the ring buffer of events.
+///
+/// # Errors
+///
+/// The map is missing, may not be opened, or is no ring buffer.
+pub fn open_events(directory: &Path) -> Result<RingBuf<MapData>, OpenMapError> {
+    open(directory, "EVENTS")
+}
+
+fn open<M: TryFrom<Map, Error = MapError>>(
+    directory: &Path,
+    name: &str,
+) -> Result<M, OpenMapError> {
+    let path = directory.join(name);
+    match MapData::from_pin(&path).and_then(Map::from_map_data) {
+        Ok(map) => M::try_from(map).map_err(|source| OpenMapError {
+            path,
+            action: "used",
+            source,
+        }),
+        Err(source) => Err(OpenMapError {
+            path,
+            action: "opened",
+            source,
+        }),
+    }
+}

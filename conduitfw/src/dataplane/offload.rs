@@ -1,0 +1,27 @@
+//! VLAN tags that the driver would take away before XDP sees the frame.
+
+use std::process::{Command, Stdio};
+
+/// Keeps VLAN tags in the frames of an interface, or says why they may be missing.
+///
+/// A driver with receive offload moves the tag out of the frame; a zone with `vlans` would then
+/// never match, and its frames be denied.
+pub(super) fn keep_vlan_tags(interface: &str) {
+    let outcome = Command::new("ethtool")
+        .args(["-K", interface, "rxvlan", "off"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output();
+    let reason = match outcome {
+        Ok(output) if output.status.success() => return,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("ethtool cannot be run: {error}"),
+    };
+    tracing::warn!(
+        interface,
+        reason,
+        "VLAN receive offload could not be turned off: if the driver strips tags, frames of zones \
+         with `vlans` on this interface are denied; run `ethtool -K {interface} rxvlan off`"
+    );
+}

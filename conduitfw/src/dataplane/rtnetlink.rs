@@ -1,0 +1,162 @@
+//! What the kernel says about interfaces: which XDP program runs there, and when links change.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    socket,
+};
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// The kernel's id of the program.
+    pub id: u32,
+    /// In the driver; else in the kernel's generic path.
+    pub native: bool,
+}
+
+// Numbers of linux/rtnetlink.h and linux/if_link.h.
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWLINK: u16 = 16;
+const NLM_F_REQUEST: u16 = 1;
+const RTMGRP_LINK: u32 = 1;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_XDP_PROG_ID: u16 = 4;
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+const XDP_ATTACHED_SKB: u8 = 2;
+const ATTRIBUTE_TYPE: u16 = 0x3fff;
+const MESSAGE_HEADER: usize = 16;
+const LINK_HEADER: usize = 16;
+
+/// The XDP program on an interface, if there is one.
+///
+/// # Errors
+///
+/// The kernel does not answer.
+pub fn attached_program(ifindex: u32) -> io::Result<Option<AttachedProgram>> {
+    let descriptor = open(0)?;
+    send(
+        descriptor.as_raw_fd(),
+        &link_request(ifindex),
+        MsgFlags::empty(),
+    )?;
+    let mut answer = vec![0; 65_536];
+    let length = recv(descriptor.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    Ok(answer.get(..length).and_then(parse_link))
+}
+
+/// A socket that becomes readable whenever a link is made, changed or removed.
+///
+/// # Errors
+///
+/// The kernel refuses the socket.
+pub fn link_changes() -> io::Result<OwnedFd> {
+    open(RTMGRP_LINK)
+}
+
+/// Empties a socket of [`link_changes`]; what the messages say is asked anew anyway.
+pub fn drain(descriptor: &OwnedFd) {
+    let mut message = [0; 8192];
+    while recv(descriptor.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).is_ok() {}
+}
+
+fn open(groups: u32) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC
+        | if groups == 0 {
+            SockFlag::empty()
+        } else {
+            SockFlag::SOCK_NONBLOCK
+        };
+    let descriptor = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        flags,
+        SockProtocol::NetlinkRoute,
+    )?;
+    bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(descriptor)
+}
+
+fn link_request(ifindex: u32) -> Vec<u8> {
+    let mut message = Vec::with_capacity(MESSAGE_HEADER + LINK_HEADER);
+    message.extend(32_u32.to_ne_bytes());
+    message.extend(RTM_GETLINK.to_ne_bytes());
+    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    message.extend([0; 8]); // sequence and port
+    message.extend([0; 4]); // family, padding, device type
+    message.extend(ifindex.to_ne_bytes());
+    message.extend([0; 8]); // flags and change
+    message
+}
+
+fn parse_link(message: &[u8]) -> Option<AttachedProgram> {
+    let kind = u16_at(message, 4)?;
+    if kind != RTM_NEWLINK {
+        return None;
+    }
+    let xdp = attribute(message.get(MESSAGE_HEADER + LINK_HEADER..)?, IFLA_XDP)?;
+    let attached = *attribute(xdp, IFLA_XDP_ATTACHED)?.first()?;
+    let program = attribute(xdp, IFLA_XDP_PROG_ID)
+        .or_else(|| attribute(xdp, IFLA_XDP_DRV_PROG_ID))
+        .and_then(|value| u32_at(value, 0))?;
+    Some(AttachedProgram {
+        id: program,
+        native: attached != XDP_ATTACHED_SKB,
+    })
+}
+
+/// The value of the first attribute of a type (`struct rtattr`: length, type, value, padding).
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16_at(attributes, 0)?);
+        let value = attributes.get(4..length)?;
+        if u16_at(attributes, 2)? & ATTRIBUTE_TYPE == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_no_program_of_ours_and_every_prefix_is_survived() {
+        assert_eq!(attached_program(1).unwrap(), None);
+
+        let mut message = vec![0; 32];
+        message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
+        let mut nested = Vec::new();
+        nested.extend([5, 0, 2, 0, XDP_ATTACHED_SKB, 0, 0, 0]);
+        nested.extend([8, 0, 4, 0]);
+        nested.extend(77_u32.to_ne_bytes());
+        message.extend([8, 0, 1, 0, 9, 9, 9, 9]);
+        message.extend(20_u16.to_ne_bytes());
+        message.extend(IFLA_XDP.to_ne_bytes());
+        message.extend(nested);
+        assert_eq!(
+            parse_link(&message),
+            Some(AttachedProgram {
+                id: 77,
+                native: false
+            })
+        );
+        for end in 0..message.len() {
+            assert_eq!(parse_link(&message[..end]), None);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Denied frames, from the kernel's ring buffer to people and machines.
+
+mod clock;
+mod record;
+mod sink;
+mod words;
+
+pub use clock::WallClock;
+pub use record::{Event, EventKind, LostEvents, ModbusFields, Names, PolicyInForce};
+pub use sink::{EventSink, Published};
+pub use words::{in_words, lost_in_words, policy_in_words};

@@ -1,0 +1,203 @@
+//! Events in the words of the people who run the plant.
+
+use std::fmt::Write as _;
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{Event, EventKind, LostEvents, ModbusFields, PolicyInForce};
+
+/// One line: when, what, which conduit, who to whom, what was asked for, why.
+#[must_use]
+pub fn in_words(event: &Event, zone: &TimeZone) -> String {
+    let mut line = clock_time(event.time, zone);
+    line.push_str(match event.event {
+        EventKind::Deny => " DENY",
+        EventKind::WouldDeny => " WOULD-DENY",
+    });
+    if let Some(conduit) = &event.conduit {
+        line.push(' ');
+        line.push_str(conduit);
+    }
+    // Writing to a String cannot fail, so the results below say nothing.
+    let _ = match party(
+        event.source_asset.as_ref(),
+        event.source,
+        event.source_zone.as_ref(),
+    ) {
+        Some(source) => write!(line, " {source}"),
+        None => write!(
+            line,
+            " {}",
+            event.interface.as_deref().unwrap_or("unknown interface")
+        ),
+    };
+    let destination = party(
+        event.destination_asset.as_ref(),
+        event.destination,
+        event.destination_zone.as_ref(),
+    );
+    if let Some(destination) = destination {
+        let _ = write!(line, " -> {destination}");
+    }
+    let _ = match (&event.modbus, &event.transport) {
+        (Some(modbus), _) => write!(line, " {}", modbus_words(modbus)),
+        (None, Some(transport)) => write!(line, " {}", transport_words(event, transport)),
+        (None, None) => write!(line, " {}", ether_type_words(&event.ether_type)),
+    };
+    let _ = write!(line, ": {}", event.reason.replace('-', " "));
+    line
+}
+
+/// The same for events that did not arrive.
+#[must_use]
+pub fn lost_in_words(lost: &LostEvents, zone: &TimeZone) -> String {
+    format!(
+        "{} LOST {} events of processor {}: they came faster than they were read (the counters \
+         have them all)",
+        clock_time(lost.time, zone),
+        lost.count,
+        lost.cpu
+    )
+}
+
+/// The same for a policy that came into force.
+#[must_use]
+pub fn policy_in_words(policy: &PolicyInForce, zone: &TimeZone) -> String {
+    format!(
+        "{} POLICY generation {} of {} is in force ({})",
+        clock_time(policy.time, zone),
+        policy.generation,
+        policy.policy_file,
+        policy.mode
+    )
+}
+
+fn clock_time(time: Timestamp, zone: &TimeZone) -> String {
+    zone.to_datetime(time).strftime("%H:%M:%S").to_string()
+}
+
+fn party(
+    asset: Option<&String>,
+    address: Option<std::net::IpAddr>,
+    zone: Option<&String>,
+) -> Option<String> {
+    match (asset, address, zone) {
+        (Some(asset), ..) => Some(asset.clone()),
+        (None, Some(address), Some(zone)) => Some(format!("{address} ({zone})")),
+        (None, Some(address), None) => Some(address.to_string()),
+        (None, None, _) => None,
+    }
+}
+
+fn modbus_words(modbus: &ModbusFields) -> String {
+    let mut words = "modbus".to_owned();
+    let mut add = |text: String| {
+        words.push(' ');
+        words.push_str(&text);
+    };
+    if let Some(unit) = modbus.unit {
+        add(format!("unit {unit}"));
+    }
+    match (modbus.function, modbus.function_name) {
+        (Some(number), Some(name)) => add(format!("{name} ({number})")),
+        (Some(number), None) => add(format!("function {number}")),
+        (None, _) => {}
+    }
+    if let Some(number) = modbus.sub_function {
+        let what = if modbus.function == Some(43) {
+            "MEI type"
+        } else {
+            "sub-function"
+        };
+        add(format!("{what} {number}"));
+    }
+    if let Some(address) = modbus.address {
+        add(format!("address {address}"));
+    }
+    if let Some(quantity) = modbus.quantity {
+        add(format!("quantity {quantity}"));
+    }
+    if let Some(value) = modbus.value {
+        add(format!("value {value}"));
+    }
+    words
+}
+
+fn transport_words(event: &Event, transport: &str) -> String {
+    match (
+        event.destination_port,
+        event.source_port,
+        event.direction,
+        event.icmp_type,
+    ) {
+        (_, Some(port), Some("reply"), _) => format!("{transport} from port {port}"),
+        (Some(port), ..) => format!("{transport} port {port}"),
+        (None, _, _, Some(kind)) => format!("{transport} type {kind}"),
+        _ => transport.to_owned(),
+    }
+}
+
+fn ether_type_words(ether_type: &str) -> String {
+    match ether_type {
+        "0x0800" => "ipv4".to_owned(),
+        "0x86dd" => "ipv6".to_owned(),
+        "0x0806" => "arp".to_owned(),
+        other => format!("ethertype {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conduitfw_common::{Reason, event::EventRecord, table::Address};
+
+    use super::{
+        super::record::tests::{Plant, denied_write},
+        *,
+    };
+
+    fn words(record: &EventRecord) -> String {
+        let time: Timestamp = "2026-11-21T12:03:11.5Z".parse().unwrap();
+        in_words(&Event::from_record(record, time, &Plant), &TimeZone::UTC)
+    }
+
+    #[test]
+    fn a_denied_write_reads_like_a_sentence() {
+        assert_eq!(
+            words(&denied_write()),
+            "12:03:11 DENY hmi-dosing hmi-1 -> plc-dosing modbus unit 1 write-single-register (6) \
+             address 10: function not allowed"
+        );
+    }
+
+    #[test]
+    fn a_stranger_is_named_by_address_and_zone() {
+        let mut record = denied_write();
+        record.source[3] = u32::from_ne_bytes([10, 10, 0, 99]);
+        record.protocol = 0;
+        record.conduit = 0;
+        record.direction = 0;
+        record.reason = Reason::NoConduit as u8;
+        assert_eq!(
+            words(&record),
+            "12:03:11 DENY 10.10.0.99 (operations) -> plc-dosing tcp port 502: no conduit"
+        );
+        record.would_deny = 1;
+        assert!(words(&record).starts_with("12:03:11 WOULD-DENY 10.10.0.99"));
+    }
+
+    #[test]
+    fn a_frame_without_addresses_is_named_by_its_interface() {
+        let mut record = denied_write();
+        record.source = Address::default();
+        record.destination = Address::default();
+        record.protocol = 0;
+        record.conduit = 0;
+        record.transport = 0;
+        record.ether_type = 0x88cc;
+        record.reason = Reason::EtherTypeNotAllowed as u8;
+        assert_eq!(
+            words(&record),
+            "12:03:11 DENY eth0 ethertype 0x88cc: ethertype not allowed"
+        );
+    }
+}

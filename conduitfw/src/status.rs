@@ -1,0 +1,377 @@
+//! What is in force and what it did, from the pinned maps: also when no controller runs.
+
+use std::{collections::BTreeMap, fmt};
+
+use aya::{maps::MapError, programs::ProgramInfo};
+use conduitfw_common::{
+    REASON_SLOTS, Reason,
+    table::{Counter, MAX_CONDUITS},
+};
+use jiff::Timestamp;
+use nix::net::if_::if_nametoindex;
+use serde::Serialize;
+
+use crate::{
+    dataplane::{Pins, maps::Maps, rtnetlink::attached_program},
+    instance::Instance,
+    naming::NameTable,
+    state::InForce,
+};
+
+/// Frames and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, other: Self) {
+        self.frames = self.frames.saturating_add(other.frames);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// An interface that the program is, or should be, on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// native, generic, `not attached`, or `missing`.
+    pub mode: &'static str,
+}
+
+/// What one conduit did. The counters go back to when its name first came into force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConduitStatus {
+    /// Its name; nothing for traffic that no conduit is responsible for.
+    pub name: Option<String>,
+    /// enforce, observe, or `not in force`.
+    pub mode: &'static str,
+    /// What passed.
+    pub allowed: Traffic,
+    /// What was denied.
+    pub denied: Traffic,
+    /// What was denied, by reason.
+    pub reasons: BTreeMap<&'static str, Traffic>,
+}
+
+/// How often a rule allowed an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleStatus {
+    /// Its name, as `conduit/rule`.
+    pub name: String,
+    /// Operations.
+    pub operations: u64,
+}
+
+/// The controller, when one runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ControllerStatus {
+    /// Its process.
+    pub pid: u32,
+    /// The policy file that it reads on a reload.
+    pub policy_file: String,
+    /// Whether it watches that file.
+    pub watch: bool,
+    /// When it started.
+    pub started: Timestamp,
+    /// Events that it read since.
+    pub events_delivered: u64,
+    /// Events that it knows to have missed since.
+    pub events_missed: u64,
+}
+
+/// Every frame, and what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Frames {
+    /// Frames that arrived: allowed and denied.
+    pub seen: u64,
+    /// Frames that passed.
+    pub allowed: u64,
+    /// Frames that did not.
+    pub denied: u64,
+    /// Frames that passed and would not have, but for mode observe.
+    pub would_deny: u64,
+}
+
+/// Events as the kernel counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EventCounts {
+    /// Events that were put in the ring buffer.
+    pub delivered: u64,
+    /// Events that found it full.
+    pub lost: u64,
+}
+
+/// The whole status.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// The instance.
+    pub instance: String,
+    /// The controller; nothing when none runs. Enforcement does not depend on it.
+    pub controller: Option<ControllerStatus>,
+    /// The generation in force; 0 when no policy is, and everything is denied.
+    pub generation: u32,
+    /// When it came into force, where that is remembered.
+    pub since: Option<Timestamp>,
+    /// The file that it was read from, where that is remembered.
+    pub policy_file: Option<String>,
+    /// The site, where that is remembered.
+    pub site: Option<String>,
+    /// enforce or observe.
+    pub mode: &'static str,
+    /// Interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Frames.
+    pub frames: Frames,
+    /// Conduits, and traffic without one.
+    pub conduits: Vec<ConduitStatus>,
+    /// Rules.
+    pub rules: Vec<RuleStatus>,
+    /// Events.
+    pub events: EventCounts,
+}
+
+impl Status {
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read a map.
+    pub fn read(
+        instance: &Instance,
+        maps: &Maps,
+        controller: Option<ControllerStatus>,
+    ) -> Result<Self, MapError> {
+        let (slot, generation) = maps.in_force()?;
+        let names = NameTable::read(maps)?;
+        let remembered = InForce::load(instance, generation.number);
+        let conduits = read_conduits(maps, slot, generation.observe != 0, &names)?;
+        let (events, would_deny) = read_reporting(maps)?;
+        let mut frames = Frames {
+            would_deny,
+            ..Frames::default()
+        };
+        for conduit in &conduits {
+            frames.allowed += conduit.allowed.frames;
+            frames.denied += conduit.denied.frames;
+        }
+        frames.seen = frames.allowed + frames.denied;
+        Ok(Self {
+            instance: instance.name.as_str().to_owned(),
+            controller,
+            generation: generation.number,
+            since: remembered.as_ref().map(|remembered| remembered.since),
+            policy_file: remembered
+                .as_ref()
+                .map(|remembered| remembered.policy_file.clone()),
+            site: remembered.map(|remembered| remembered.site),
+            mode: mode_label(generation.observe != 0),
+            interfaces: read_interfaces(&Pins::of(instance)),
+            frames,
+            conduits,
+            rules: read_rules(maps, &names)?,
+            events,
+        })
+    }
+}
+
+fn mode_label(observe: bool) -> &'static str {
+    if observe { "observe" } else { "enforce" }
+}
+
+fn read_interfaces(pins: &Pins) -> Vec<InterfaceStatus> {
+    let ours = ProgramInfo::from_pin(pins.program())
+        .ok()
+        .map(|program| program.id());
+    let mode = |name: &str| {
+        let Ok(ifindex) = if_nametoindex(name) else {
+            return "missing";
+        };
+        match attached_program(ifindex) {
+            Ok(Some(found)) if Some(found.id) == ours => {
+                if found.native {
+                    "native"
+                } else {
+                    "generic"
+                }
+            }
+            _ => "not attached",
+        }
+    };
+    let names = pins.linked_interfaces().unwrap_or_default();
+    names
+        .into_iter()
+        .map(|name| InterfaceStatus {
+            mode: mode(&name),
+            name,
+        })
+        .collect()
+}
+
+fn read_conduits(
+    maps: &Maps,
+    slot: u32,
+    all_observe: bool,
+    names: &NameTable,
+) -> Result<Vec<ConduitStatus>, MapError> {
+    let mut conduits = Vec::with_capacity(names.conduits.len() + 1);
+    for (id, name) in &names.conduits {
+        let row = maps
+            .conduits
+            .get(&(slot * MAX_CONDUITS + id.min(&(MAX_CONDUITS - 1))), 0)?
+            .0;
+        let mode = match row.present {
+            0 => "not in force",
+            _ => mode_label(all_observe || row.observe != 0),
+        };
+        conduits.push(read_conduit(maps, *id, Some(name.clone()), mode)?);
+    }
+    conduits.sort_by(|a, b| a.name.cmp(&b.name));
+    conduits.push(read_conduit(maps, 0, None, mode_label(all_observe))?);
+    Ok(conduits)
+}
+
+fn read_conduit(
+    maps: &Maps,
+    id: u32,
+    name: Option<String>,
+    mode: &'static str,
+) -> Result<ConduitStatus, MapError> {
+    let mut status = ConduitStatus {
+        name,
+        mode,
+        allowed: read_traffic(maps, id, 0)?,
+        denied: Traffic::default(),
+        reasons: BTreeMap::new(),
+    };
+    for number in 1..REASON_SLOTS {
+        let traffic = read_traffic(maps, id, number)?;
+        if traffic == Traffic::default() {
+            continue;
+        }
+        status.denied.add(traffic);
+        let reason = u8::try_from(number).ok().and_then(Reason::from_number);
+        let label = reason.map_or("unknown-reason", Reason::label);
+        status.reasons.entry(label).or_default().add(traffic);
+    }
+    Ok(status)
+}
+
+/// The sum over all processors.
+fn read_traffic(maps: &Maps, conduit: u32, reason: u32) -> Result<Traffic, MapError> {
+    let row = conduit.min(MAX_CONDUITS - 1) * REASON_SLOTS + reason;
+    let mut sum = Traffic::default();
+    for processor in maps.counters.get(&row, 0)?.iter() {
+        let Counter { frames, bytes } = processor.0;
+        sum.add(Traffic { frames, bytes });
+    }
+    Ok(sum)
+}
+
+fn read_rules(maps: &Maps, names: &NameTable) -> Result<Vec<RuleStatus>, MapError> {
+    let mut rules = Vec::with_capacity(names.rules.len());
+    for (id, name) in &names.rules {
+        let operations = maps
+            .rules
+            .get(id, 0)?
+            .iter()
+            .fold(0, |sum: u64, n| sum.saturating_add(*n));
+        rules.push(RuleStatus {
+            name: name.clone(),
+            operations,
+        });
+    }
+    rules.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rules)
+}
+
+fn read_reporting(maps: &Maps) -> Result<(EventCounts, u64), MapError> {
+    let mut counts = EventCounts::default();
+    let mut would_deny = 0;
+    for processor in maps.reporting.get(&0, 0)?.iter() {
+        let row = processor.0;
+        counts.delivered += row.next_sequence.saturating_sub(row.lost);
+        counts.lost += row.lost;
+        would_deny += row.would_deny;
+    }
+    Ok((counts, would_deny))
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.controller {
+            Some(controller) => writeln!(
+                f,
+                "controller    running (process {}), policy file {}{}",
+                controller.pid,
+                controller.policy_file,
+                if controller.watch { ", watched" } else { "" }
+            )?,
+            None => writeln!(
+                f,
+                "controller    not running; the policy in force goes on being enforced"
+            )?,
+        }
+        if self.generation == 0 {
+            writeln!(f, "generation    none: everything is denied")?;
+        } else {
+            write!(f, "generation    {} ({})", self.generation, self.mode)?;
+            if let Some(since) = &self.since {
+                write!(f, ", since {since:.0}")?;
+            }
+            writeln!(f)?;
+        }
+        if let (Some(site), Some(file)) = (&self.site, &self.policy_file) {
+            writeln!(f, "policy        {site}, from {file}")?;
+        }
+        for interface in &self.interfaces {
+            writeln!(f, "interface     {} {}", interface.name, interface.mode)?;
+        }
+        let Frames {
+            seen,
+            allowed,
+            denied,
+            would_deny,
+        } = self.frames;
+        writeln!(
+            f,
+            "frames        {seen} seen = {allowed} allowed + {denied} denied"
+        )?;
+        if would_deny > 0 {
+            writeln!(
+                f,
+                "              {would_deny} of the allowed would be denied in mode enforce"
+            )?;
+        }
+        let EventCounts { delivered, lost } = self.events;
+        writeln!(f, "events        {delivered} delivered, {lost} lost")?;
+        for conduit in &self.conduits {
+            write_conduit(f, conduit)?;
+        }
+        for rule in &self.rules {
+            writeln!(
+                f,
+                "rule          {}: {} operations allowed",
+                rule.name, rule.operations
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn write_conduit(f: &mut fmt::Formatter<'_>, conduit: &ConduitStatus) -> fmt::Result {
+    let name = conduit.name.as_deref().unwrap_or("(no conduit)");
+    writeln!(
+        f,
+        "conduit       {name} ({}): {} allowed, {} denied",
+        conduit.mode, conduit.allowed.frames, conduit.denied.frames
+    )?;
+    for (reason, traffic) in &conduit.reasons {
+        writeln!(f, "              {} {reason}", traffic.frames)?;
+    }
+    Ok(())
+}
