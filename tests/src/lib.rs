@@ -2,5 +2,6 @@
 
 pub mod frames;
 pub mod lab;
+pub mod load;
 pub mod peers;
 pub mod scene;

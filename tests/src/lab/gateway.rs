@@ -103,7 +103,7 @@ impl Files {
 
     /// Ends the enforcement and removes every file.
     pub(super) fn remove(&self) {
-        let _ = self.command("detach").output();
+        let _ = self.command("detach").arg("--force").output();
         let _ = fs::remove_dir_all(self.pins());
         let _ = fs::remove_dir_all(&self.directory);
     }
