@@ -1,11 +1,35 @@
 //! The decision of conduitfw, the same code in the kernel and in user space.
 //!
+//! A frame goes down one street, in this order: [`packet`] (parse), [`classify`], [`flow`]
+//! (track), [`inspect`], [`modbus`] (decide). [`judge`] is the whole street on one page; what a
+//! frame seldom needs stands in [`admit`] and [`settle`]. The world around it, BPF maps or
+//! ordinary memory, is behind [`platform::Platform`].
+//!
 //! Nothing here allocates, knows a clock, indexes a slice or is unsafe.
 #![no_std]
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+#![allow(
+    clippy::inline_always,
+    reason = "the kernel's verifier follows pointers only through code that is in one function"
+)]
 
+pub mod admit;
+pub mod bytes;
+pub mod classify;
 pub mod event;
+pub mod flow;
+pub mod inspect;
+pub mod judge;
+pub mod judgement;
+pub mod modbus;
+pub mod packet;
+pub mod platform;
+pub mod rate;
+pub mod reset;
+pub mod settle;
 pub mod table;
 mod verdict;
+pub mod wire;
 
 pub use verdict::{REASON_SLOTS, Reason, Verdict};

@@ -66,7 +66,15 @@ macro_rules! reasons {
                 match self { $(Self::$name => $meaning,)* }
             }
 
+            /// Its number.
+            #[inline(always)]
+            #[must_use]
+            pub const fn number(self) -> u8 {
+                match self { $(Self::$name => $number,)* }
+            }
+
             /// The reason with this number, if there is one.
+            #[inline(always)]
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Self> {
                 match number { $($number => Some(Self::$name),)* _ => None }

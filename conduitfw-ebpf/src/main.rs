@@ -1,16 +1,61 @@
-//! The data plane.
+//! The data plane of conduitfw: maps and glue around `conduitfw-common`, which decides.
+//!
+//! One XDP program on every interface of the policy. Its stages are functions that the verifier
+//! judges one by one (BTF global functions), so that what one of them may cost does not multiply
+//! with the others; they cross on the per-processor workspace.
 #![no_std]
 #![no_main]
+#![allow(internal_features, reason = "compare-and-exchange has no other name on this target")]
+#![feature(core_intrinsics)]
+#![allow(
+    clippy::inline_always,
+    clippy::cast_possible_truncation,
+    reason = "the verifier follows pointers only through code that is in one function; lengths of \
+              a frame fit in 32 bits"
+)]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+mod atomic;
+mod frame;
+mod kernel;
+mod maps;
+mod report;
+mod stages;
 
-/// Placeholder until the pipeline stands.
+use aya_ebpf::{
+    EbpfContext,
+    bindings::xdp_action,
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::xdp,
+    programs::XdpContext,
+};
+use conduitfw_common::judge::judge;
+
+use crate::{frame::Frame, kernel::Kernel};
+
+/// Judges every frame that comes in.
 #[xdp]
-pub fn conduitfw(_context: XdpContext) -> u32 {
-    xdp_action::XDP_DROP
+pub fn conduitfw(context: XdpContext) -> u32 {
+    let frame = Frame::new(context.as_ptr().cast());
+    match Kernel::new(frame) {
+        Some(mut kernel) => report::report(frame, judge(&mut kernel)),
+        None => xdp_action::XDP_DROP,
+    }
 }
 
-/// Never reached: the verifier refuses a program with a reachable loop without end.
+/// Tells the controller how fast the kernel's tick counter runs. Never attached.
+#[xdp]
+pub fn clock(_context: XdpContext) -> u32 {
+    if let Some(clock) = maps::clock() {
+        // SAFETY: the helper has no arguments and no conditions.
+        let jiffies = unsafe { bpf_jiffies64() };
+        // SAFETY: the helper has no arguments and no conditions.
+        let nanoseconds = unsafe { bpf_ktime_get_ns() };
+        *clock = [jiffies, nanoseconds];
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Never reached: the verifier refuses a program that could loop without end.
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

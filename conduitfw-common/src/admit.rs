@@ -1,0 +1,419 @@
+//! The long way for a frame without an established flow: may it open one?
+
+use crate::classify::{self, Ends};
+use crate::flow::connection::CONTROL_FLAGS;
+use crate::flow::entry::{Direction, FlowEntry, Side, phase};
+use crate::flow::store::{Found, find, open_stream, remove};
+use crate::judgement::Judgement;
+use crate::packet::{Packet, transport};
+use crate::platform::{FlowTable, Platform};
+use crate::rate;
+use crate::table::{GATEWAY_ZONE, IPV4_MAPPED, protocol};
+use crate::verdict::Reason;
+use crate::wire::{ethernet, icmp, tcp::flag};
+
+/// Judges a frame that no established flow claims.
+#[inline(always)]
+pub fn admit<P: Platform>(p: &mut P) -> Judgement {
+    let packet = p.seen().packet;
+    if packet.ether_type == ethernet::ARP {
+        return neighbour(p, &packet, &packet.destination);
+    }
+    let kind = icmp::kind(&packet);
+    if packet.transport == transport::ICMP && kind == icmp::Kind::Neighbour {
+        // The target is the first thing in the message's body (RFC 4861 §4.3, §4.4).
+        return match p.address(packet.payload_at) {
+            Ok(target) => neighbour(p, &packet, &target),
+            Err(_) => Judgement::deny(Reason::BadIcmpMessage, 0),
+        };
+    }
+    let ends = match classify::ends(p) {
+        Ok(ends) => ends,
+        Err(reason) => return Judgement::deny(reason, 0),
+    };
+    if packet.transport == transport::ICMP {
+        match kind {
+            icmp::Kind::Error => return icmp_error(p, ends),
+            icmp::Kind::Other | icmp::Kind::Neighbour => {
+                return Judgement::deny(Reason::IcmpTypeNotAllowed, 0);
+            }
+            icmp::Kind::EchoRequest | icmp::Kind::EchoReply => {}
+        }
+    }
+    if ends.destination.zone == GATEWAY_ZONE {
+        return to_gateway(p, &packet, ends);
+    }
+    match find(p, FlowTable::Openings, &packet) {
+        Some(found) => go_on_opening(p, &packet, ends, found),
+        None => open(p, &packet, ends),
+    }
+}
+
+/// ARP and IPv6 neighbour discovery between hosts that the policy knows. The sender must be at home
+/// on the interface; a probe for one's own address (RFC 5227 §1.1, RFC 4862 §5.4) has no sender yet.
+#[inline(always)]
+fn neighbour<P: Platform>(p: &P, packet: &Packet, target: &[u32; 4]) -> Judgement {
+    let is_at_home = if is_unspecified(&packet.source) || is_link_local(&packet.source) {
+        classify::zones_here(p, packet.vlans).map(|_| ())
+    } else {
+        classify::source(p, &packet.source, packet.vlans).map(|_| ())
+    };
+    if let Err(reason) = is_at_home {
+        return Judgement::deny(reason, 0);
+    }
+    if is_link_local(target) || classify::is_known(p, target) {
+        Judgement::pass(0)
+    } else {
+        Judgement::deny(Reason::NeighbourNotAllowed, 0)
+    }
+}
+
+#[inline(always)]
+const fn is_unspecified(address: &[u32; 4]) -> bool {
+    let [a, b, c, d] = *address;
+    a | b | d == 0 && (c == 0 || c == IPV4_MAPPED)
+}
+
+/// `fe80::/10` (RFC 4291 §2.5.6).
+#[inline(always)]
+const fn is_link_local(address: &[u32; 4]) -> bool {
+    let [first, ..] = *address;
+    u32::from_be(first) >> 22 == 0xfe80 >> 6
+}
+
+/// Traffic to the gateway itself is matched frame by frame: the gateway's own TCP follows its
+/// connections, and a flood of them must not fill the flow table. What answers a connection that
+/// the gateway opened matches a conduit from the gateway in reverse.
+#[inline(always)]
+fn to_gateway<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
+    let is_reply_only = packet.transport == transport::ICMP
+        && icmp::kind(packet) == icmp::Kind::EchoReply;
+    if !is_reply_only {
+        let port = classify::service_port(packet);
+        if let Some(service) =
+            classify::service(p, ends.source, ends.destination, packet.transport, port)
+        {
+            return observe_or(p, service.conduit, Judgement::pass(service.conduit));
+        }
+    }
+    let opens = packet.transport == transport::TCP
+        && packet.tcp_flags & (flag::SYN | flag::ACK) == flag::SYN
+        || packet.transport == transport::ICMP && !is_reply_only;
+    if !opens {
+        let port = if packet.transport == transport::ICMP { 0 } else { packet.source_port };
+        if let Some(service) =
+            classify::service(p, ends.destination, ends.source, packet.transport, port)
+        {
+            return observe_or(p, service.conduit, Judgement::pass(service.conduit));
+        }
+    }
+    Judgement::deny(Reason::NoConduit, 0)
+}
+
+/// A judgement on the account of a conduit whose mode may be observe.
+#[inline(always)]
+fn observe_or<P: Platform>(p: &P, conduit: u16, judgement: Judgement) -> Judgement {
+    match p.conduit(p.seen().slot, conduit) {
+        Some(entry) if entry.observe != 0 && judgement.reason_number() != 0 => judgement.observed(),
+        _ => judgement,
+    }
+}
+
+/// An ICMP error passes when it quotes a flow that is known, and goes to the sender of the quoted
+/// packet (RFC 5927 §4).
+#[inline(always)]
+fn icmp_error<P: Platform>(p: &mut P, ends: Ends) -> Judgement {
+    let denied = Judgement::deny(Reason::IcmpErrorWithoutFlow, 0);
+    let packet = p.seen().packet;
+    let Some(quoted) = quote(p, &packet) else { return denied };
+    if quoted.source != packet.destination {
+        return denied;
+    }
+    if ends.destination.zone == GATEWAY_ZONE {
+        let Some(to) = p.network(p.seen().slot, &quoted.destination) else { return denied };
+        let port = classify::service_port(&quoted);
+        return match classify::service(p, ends.destination, to, quoted.transport, port) {
+            Some(service) => Judgement::pass(service.conduit),
+            None => denied,
+        };
+    }
+    for table in [FlowTable::Flows, FlowTable::Openings] {
+        if let Some(found) = find(p, table, &quoted) {
+            let conduit = p.flow_seen(table, found.place).map_or(0, |entry| entry.conduit);
+            return Judgement::pass(conduit);
+        }
+    }
+    denied
+}
+
+/// The addresses and ports of the packet that an ICMP error quotes.
+#[inline(always)]
+fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
+    let at = packet.payload_at;
+    let mut quoted = Packet { ether_type: packet.ether_type, ..Packet::default() };
+    if packet.ether_type == ethernet::IPV4 {
+        let first = p.u8(at).ok()?;
+        quoted.transport = p.u8(at.wrapping_add(9)).ok()?;
+        let source = p.u32(at.wrapping_add(12)).ok()?;
+        let destination = p.u32(at.wrapping_add(16)).ok()?;
+        quoted.source = [0, 0, IPV4_MAPPED, source.to_be()];
+        quoted.destination = [0, 0, IPV4_MAPPED, destination.to_be()];
+        let header_bytes = u32::from(first & 0x0f).wrapping_mul(4);
+        if first >> 4 != 4 || header_bytes < 20 {
+            return None;
+        }
+        quoted.transport_at = at.wrapping_add(header_bytes);
+    } else {
+        quoted.transport = p.u8(at.wrapping_add(6)).ok()?;
+        quoted.source = p.address(at.wrapping_add(8)).ok()?;
+        quoted.destination = p.address(at.wrapping_add(24)).ok()?;
+        if quoted.transport == transport::ICMPV6 {
+            quoted.transport = transport::ICMP;
+        }
+        quoted.transport_at = at.wrapping_add(40);
+    }
+    if quoted.transport == transport::ICMP {
+        quoted.icmp_type = p.u8(quoted.transport_at).ok()?;
+        let identifier = p.u16(quoted.transport_at.wrapping_add(4)).ok()?;
+        match icmp::kind(&quoted) {
+            icmp::Kind::EchoRequest => quoted.source_port = identifier,
+            icmp::Kind::EchoReply => quoted.destination_port = identifier,
+            _ => return None,
+        }
+    } else {
+        quoted.source_port = p.u16(quoted.transport_at).ok()?;
+        quoted.destination_port = p.u16(quoted.transport_at.wrapping_add(2)).ok()?;
+    }
+    Some(quoted)
+}
+
+/// Opens a flow, if a conduit allows it and its rate of new flows is not used up.
+#[inline(always)]
+fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
+    let is_echo_reply =
+        packet.transport == transport::ICMP && icmp::kind(packet) == icmp::Kind::EchoReply;
+    let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
+    if is_echo_reply || (packet.transport == transport::TCP && !is_syn) {
+        return Judgement::deny(stray(packet), 0);
+    }
+    let port = classify::service_port(packet);
+    let Some(service) =
+        classify::service(p, ends.source, ends.destination, packet.transport, port)
+    else {
+        return Judgement::deny(Reason::NoConduit, 0);
+    };
+    let slot = p.seen().slot;
+    let Some(conduit) = p.conduit(slot, service.conduit) else {
+        return Judgement::deny(Reason::NoConduit, 0);
+    };
+    if is_syn && packet.payload_bytes != 0 {
+        let judgement = Judgement::deny(Reason::SynWithData, service.conduit);
+        return observe_or(p, service.conduit, judgement);
+    }
+    if !rate::take(p, service.conduit, conduit.new_flow_interval, conduit.new_flow_burst) {
+        let judgement = Judgement::deny(Reason::NewFlowRate, service.conduit);
+        return observe_or(p, service.conduit, judgement);
+    }
+    let inserted = p.insert(FlowTable::Openings);
+    if inserted == 0 {
+        return Judgement::deny(Reason::FlowTableFull, service.conduit);
+    }
+    let place = inserted.wrapping_sub(1);
+    let (ifindex, number, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
+    if let Some(entry) = p.flow(FlowTable::Openings, place) {
+        entry.phase = phase::OPENING;
+        entry.protocol = service.protocol;
+        entry.generation = number;
+        entry.conduit = service.conduit;
+        entry.rule_set = service.rule_set;
+        entry.on_deny = conduit.on_deny;
+        entry.observe = conduit.observe;
+        entry.outstanding = conduit.outstanding;
+        entry.last_seen_ticks = now;
+        entry.initiator_ifindex = ifindex;
+        entry.initiator_vlans = packet.vlans;
+        let after_syn = packet.sequence.wrapping_add(1);
+        entry.request = Side { next: after_syn, acknowledged: after_syn, flags: 0 };
+    }
+    p.unlock_flow(FlowTable::Openings, place);
+    Judgement::pass(service.conduit).going(Direction::Request)
+}
+
+/// Why a segment without a flow cannot open one.
+#[inline(always)]
+const fn stray(packet: &Packet) -> Reason {
+    const SYN_FIN: u8 = flag::SYN | flag::FIN;
+    const SYN_RST: u8 = flag::SYN | flag::RST;
+    const SYN_URG: u8 = flag::SYN | flag::URG;
+    if packet.transport != transport::TCP {
+        return Reason::NoFlow;
+    }
+    let flags = packet.tcp_flags & CONTROL_FLAGS;
+    if flags == 0
+        || flags & SYN_FIN == SYN_FIN
+        || flags & SYN_RST == SYN_RST
+        || flags & SYN_URG == SYN_URG
+    {
+        Reason::BadTcpFlags
+    } else {
+        Reason::NoFlow
+    }
+}
+
+/// Another frame of a flow that is opening.
+#[inline(always)]
+fn go_on_opening<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    ends: Ends,
+    found: Found,
+) -> Judgement {
+    let Found { place, direction } = found;
+    let Some(entry) = p.flow_seen(FlowTable::Openings, place).copied() else {
+        return Judgement::deny(Reason::NoFlow, 0);
+    };
+    let slot = p.seen().slot;
+    let age = p.now_ticks().wrapping_sub(entry.last_seen_ticks);
+    let is_stale = entry.generation != p.seen().generation
+        || p.generation(slot)
+            .is_none_or(|g| age > crate::flow::store::lifetime_ticks(&entry, g));
+    let is_request = direction == Direction::Request;
+    let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
+    // A new SYN, and whatever the policy in force has not judged, starts again.
+    if is_request && (is_syn || is_stale) || is_stale {
+        if p.lock_flow(FlowTable::Openings, place) {
+            remove(p, FlowTable::Openings, place);
+            p.unlock_flow(FlowTable::Openings, place);
+        }
+        return if is_request {
+            open(p, packet, ends)
+        } else {
+            Judgement::deny(Reason::NoFlow, entry.conduit)
+        };
+    }
+    if packet.transport == transport::TCP {
+        return handshake(p, packet, &entry, place, direction);
+    }
+    if packet.transport == transport::ICMP {
+        let wanted =
+            if is_request { icmp::Kind::EchoRequest } else { icmp::Kind::EchoReply };
+        if icmp::kind(packet) != wanted {
+            return Judgement::deny(Reason::NoFlow, entry.conduit).going(direction);
+        }
+    }
+    if is_request {
+        let now = p.now_ticks();
+        if let Some(entry) = p.flow(FlowTable::Openings, place) {
+            entry.last_seen_ticks = now;
+        }
+        return Judgement::pass(entry.conduit).going(direction);
+    }
+    establish(p, packet, &entry, place, direction)
+}
+
+/// The second and third segment of a TCP handshake (RFC 9293 §3.5), or its refusal.
+#[inline(always)]
+fn handshake<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    entry: &FlowEntry,
+    place: u32,
+    direction: Direction,
+) -> Judgement {
+    let flags = packet.tcp_flags & CONTROL_FLAGS;
+    let pass = Judgement::pass(entry.conduit).going(direction);
+    let deny = Judgement::deny(Reason::NoFlow, entry.conduit).going(direction);
+    if direction == Direction::Reply {
+        if flags & flag::ACK == 0
+            || packet.acknowledgement != entry.request.next
+            || packet.payload_bytes != 0
+        {
+            return deny;
+        }
+        if flags == flag::SYN | flag::ACK {
+            let (now, ifindex) = (p.now_ticks(), p.ifindex());
+            if let Some(entry) = p.flow(FlowTable::Openings, place) {
+                let after_syn = packet.sequence.wrapping_add(1);
+                entry.phase = phase::ANSWERED;
+                entry.last_seen_ticks = now;
+                entry.responder_ifindex = ifindex;
+                entry.responder_vlans = packet.vlans;
+                entry.reply = Side { next: after_syn, acknowledged: after_syn, flags: 0 };
+            }
+            return pass;
+        }
+        // A refusal, or the challenge to a SYN that the responder takes for an old connection's.
+        return if flags == flag::RST | flag::ACK { pass } else { deny };
+    }
+    if flags & flag::RST != 0 && flags & (flag::SYN | flag::FIN) == 0 && packet.payload_bytes == 0 {
+        return pass;
+    }
+    if flags & flag::SYN != 0 || !confirms(entry, packet) {
+        return deny;
+    }
+    establish(p, packet, entry, place, direction)
+}
+
+#[inline(always)]
+const fn confirms(entry: &FlowEntry, packet: &Packet) -> bool {
+    entry.phase == phase::ANSWERED
+        && packet.tcp_flags & (flag::ACK | flag::SYN | flag::RST) == flag::ACK
+        && packet.sequence == entry.request.next
+        && packet.acknowledgement == entry.reply.next
+}
+
+/// Whether the segment at hand confirms a handshake that waits in the table of opening flows.
+#[inline(always)]
+pub(crate) fn is_handshake_confirmed<P: Platform>(p: &P, packet: &Packet) -> bool {
+    find(p, FlowTable::Openings, packet)
+        .and_then(|found| p.flow_seen(FlowTable::Openings, found.place))
+        .is_some_and(|entry| confirms(entry, packet))
+}
+
+/// Moves a flow to the table of established ones, and judges the frame as a part of it.
+#[inline(always)]
+fn establish<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    opening: &FlowEntry,
+    opening_place: u32,
+    direction: Direction,
+) -> Judgement {
+    let full = Judgement::deny(Reason::FlowTableFull, opening.conduit).going(direction);
+    let inserted = p.insert(FlowTable::Flows);
+    if inserted == 0 {
+        return full;
+    }
+    let place = inserted.wrapping_sub(1);
+    let (now, ifindex) = (p.now_ticks(), p.ifindex());
+    let Some(entry) = p.flow(FlowTable::Flows, place) else { return full };
+    *entry = FlowEntry {
+        lock: entry.lock,
+        serial: entry.serial,
+        place: entry.place,
+        tag: entry.tag,
+        phase: phase::ESTABLISHED,
+        last_seen_ticks: now,
+        stream: 0,
+        flags: 0,
+        ..*opening
+    };
+    if direction == Direction::Reply {
+        entry.responder_ifindex = ifindex;
+        entry.responder_vlans = packet.vlans;
+    }
+    let has_room = opening.protocol == protocol::NONE
+        || open_stream(p, place, opening.request.next);
+    if !has_room {
+        remove(p, FlowTable::Flows, place);
+        p.unlock_flow(FlowTable::Flows, place);
+        return full;
+    }
+    if p.lock_flow(FlowTable::Openings, opening_place) {
+        remove(p, FlowTable::Openings, opening_place);
+        p.unlock_flow(FlowTable::Openings, opening_place);
+    }
+    let judgement = p.settle(place, direction == Direction::Reply);
+    p.unlock_flow(FlowTable::Flows, place);
+    judgement
+}

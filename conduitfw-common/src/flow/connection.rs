@@ -1,0 +1,101 @@
+//! One TCP segment against what is known of its connection: RFC 9293 §3.3, §3.10.
+
+use crate::flow::entry::{Direction, FlowEntry, Side, phase, side_flag};
+use crate::packet::Packet;
+use crate::table::protocol;
+use crate::verdict::Reason;
+use crate::wire::tcp::flag;
+
+/// Flags that decide what a segment is; PSH and the ECN bits do not.
+pub const CONTROL_FLAGS: u8 = flag::FIN | flag::SYN | flag::RST | flag::ACK | flag::URG;
+
+/// How far `later` is ahead of `earlier` in sequence space (RFC 9293 §3.4): negative when behind.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::as_conversions, clippy::cast_possible_wrap, reason = "modulo 2^32 by definition")]
+pub const fn ahead(later: u32, earlier: u32) -> i32 {
+    later.wrapping_sub(earlier) as i32
+}
+
+/// Follows one segment of a connection that is established, closing or closed. The data of an
+/// inspected direction is not counted here: [`crate::inspect`] does it once it is judged.
+///
+/// # Errors
+/// The reason why the segment cannot belong to the connection.
+#[inline(always)]
+pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Result<(), Reason> {
+    let flags = packet.tcp_flags & CONTROL_FLAGS;
+    let is_inspected = entry.protocol != protocol::NONE;
+    let was_closed = entry.phase == phase::CLOSED;
+    let (mine, other) = match direction {
+        Direction::Request => (&mut entry.request, &mut entry.reply),
+        Direction::Reply => (&mut entry.reply, &mut entry.request),
+    };
+    if flags == flag::ACK && packet.payload_bytes == 0 {
+        acknowledge(other, packet.acknowledgement);
+        return Ok(());
+    }
+    if flags & flag::RST != 0 {
+        if flags & (flag::FIN | flag::URG) != 0 || packet.payload_bytes != 0 {
+            return Err(Reason::BadTcpFlags);
+        }
+        // Only a reset at the very number is sure to end the connection (RFC 5961 §3.2).
+        if packet.sequence == mine.next {
+            entry.phase = phase::CLOSED;
+        }
+        return Ok(());
+    }
+    if flags & flag::ACK == 0 {
+        return Err(Reason::BadTcpFlags);
+    }
+    if is_inspected && flags & flag::URG != 0 {
+        return Err(Reason::UrgentData);
+    }
+    acknowledge(other, packet.acknowledgement);
+    let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
+    if mine.flags & side_flag::FIN != 0 && ahead(data_end, mine.next) > 0 {
+        return Err(Reason::DataAfterFin);
+    }
+    if was_closed && mine.flags & side_flag::FIN == 0 && packet.payload_bytes != 0 {
+        return Err(Reason::NoFlow);
+    }
+    if is_inspected && direction == Direction::Request {
+        return Ok(());
+    }
+    if ahead(data_end, mine.next) > 0 {
+        mine.next = data_end;
+    }
+    if flags & flag::FIN != 0 {
+        close(entry, direction, data_end);
+    }
+    Ok(())
+}
+
+/// Takes a FIN into account once all data before it is.
+#[inline(always)]
+pub fn close(entry: &mut FlowEntry, direction: Direction, data_end: u32) {
+    let mine = match direction {
+        Direction::Request => &mut entry.request,
+        Direction::Reply => &mut entry.reply,
+    };
+    if mine.flags & side_flag::FIN == 0 && mine.next == data_end {
+        mine.flags |= side_flag::FIN;
+        mine.next = data_end.wrapping_add(1);
+    }
+    if entry.phase == phase::ESTABLISHED && mine.flags & side_flag::FIN != 0 {
+        entry.phase = phase::CLOSING;
+    }
+    if entry.request.flags & entry.reply.flags & side_flag::FIN != 0
+        && entry.phase == phase::CLOSING
+    {
+        entry.phase = phase::CLOSED;
+    }
+}
+
+/// Moves the acknowledged edge of the other side, never beyond what that side has sent.
+#[inline(always)]
+fn acknowledge(other: &mut Side, acknowledgement: u32) {
+    if ahead(acknowledgement, other.acknowledged) > 0 && ahead(acknowledgement, other.next) <= 0 {
+        other.acknowledged = acknowledgement;
+    }
+}

@@ -1,0 +1,186 @@
+//! What is remembered of a flow, and of the byte stream of an inspected one.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::Packet;
+use crate::table::Address;
+
+/// Which way a frame goes within its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the initiator to the responder.
+    Request,
+    /// From the responder to the initiator.
+    Reply,
+}
+
+/// Where a flow is in its life: [`FlowEntry::phase`].
+pub mod phase {
+    /// TCP: the initiator's SYN went by. UDP, ICMP: no answer yet.
+    pub const OPENING: u8 = 1;
+    /// TCP: the responder's SYN and ACK went by.
+    pub const ANSWERED: u8 = 2;
+    /// Data may flow.
+    pub const ESTABLISHED: u8 = 3;
+    /// TCP: one side has sent its FIN.
+    pub const CLOSING: u8 = 4;
+    /// TCP: both sides have finished, or one has reset the connection.
+    pub const CLOSED: u8 = 5;
+    /// Denied with a reset that the responder has not been sent yet.
+    pub const ENDING: u8 = 6;
+    /// Denied; the responder has its reset, the initiator gets one with each segment it sends.
+    pub const ENDED: u8 = 7;
+}
+
+/// Bits of [`FlowEntry::flags`].
+pub mod flow_flag {
+    /// A SYN for the same ports went by: a new connection may take this one's place.
+    pub const REOPENING: u8 = 1;
+}
+
+/// Bits of [`Side::flags`].
+pub mod side_flag {
+    /// This side has sent its FIN; `next` counts it.
+    pub const FIN: u32 = 1;
+}
+
+/// One side of a TCP connection, as seen from the middle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Side {
+    /// Sequence number due next from this side.
+    pub next: u32,
+    /// Highest of this side's sequence numbers that the other has acknowledged.
+    pub acknowledged: u32,
+    /// Bits of [`side_flag`].
+    pub flags: u32,
+}
+
+/// Value of `FLOWS` and `OPENINGS`: one entry for both directions, two cache lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct FlowEntry {
+    /// Address of the initiator.
+    pub initiator: Address,
+    /// Address of the responder.
+    pub responder: Address,
+    /// Port of the initiator.
+    pub initiator_port: u16,
+    /// Port of the responder.
+    pub responder_port: u16,
+    /// IP protocol number.
+    pub transport: u8,
+    /// One of [`phase`].
+    pub phase: u8,
+    /// One of [`crate::table::protocol`].
+    pub protocol: u8,
+    /// Bits of [`flow_flag`].
+    pub flags: u8,
+    /// 1 while a processor holds the entry.
+    pub lock: u32,
+    /// Counts the flows that have used this entry.
+    pub serial: u32,
+    /// Generation that last judged the flow.
+    pub generation: u32,
+    /// Conduit id.
+    pub conduit: u16,
+    /// Rule set id.
+    pub rule_set: u16,
+    /// Number of the verdict for denied segments.
+    pub on_deny: u8,
+    /// 1: denials are only reported.
+    pub observe: u8,
+    /// Requests that may be outstanding.
+    pub outstanding: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Index into `STREAMS`, plus 1; 0 when the payload is not inspected.
+    pub stream: u32,
+    /// Ticks when the last frame passed.
+    pub last_seen_ticks: u64,
+    /// Interface of the initiator's frames.
+    pub initiator_ifindex: u32,
+    /// Interface of the responder's frames; 0 until the first.
+    pub responder_ifindex: u32,
+    /// VLANs of the initiator's frames.
+    pub initiator_vlans: u32,
+    /// VLANs of the responder's frames.
+    pub responder_vlans: u32,
+    /// The initiator's side of a TCP connection.
+    pub request: Side,
+    /// The responder's.
+    pub reply: Side,
+    /// Where the entry's tag stands: bucket in the upper 29 bits, way in the lower 3.
+    pub place: u32,
+    /// The tag.
+    pub tag: u32,
+}
+
+impl FlowEntry {
+    /// The direction of `packet` if it belongs to this flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn direction_of(&self, packet: &Packet) -> Option<Direction> {
+        if self.transport != packet.transport {
+            return None;
+        }
+        if self.initiator_port == packet.source_port
+            && self.responder_port == packet.destination_port
+            && same(&self.initiator, &packet.source)
+            && same(&self.responder, &packet.destination)
+        {
+            return Some(Direction::Request);
+        }
+        if self.responder_port == packet.source_port
+            && self.initiator_port == packet.destination_port
+            && same(&self.responder, &packet.source)
+            && same(&self.initiator, &packet.destination)
+        {
+            return Some(Direction::Reply);
+        }
+        None
+    }
+
+    /// Whether a frame of `direction` came in where the flow's frames of that direction do.
+    #[inline(always)]
+    #[must_use]
+    pub fn came_in_at(&self, direction: Direction, ifindex: u32, vlans: u32) -> bool {
+        match direction {
+            Direction::Request => {
+                self.initiator_ifindex == ifindex && self.initiator_vlans == vlans
+            }
+            Direction::Reply => self.responder_ifindex == ifindex && self.responder_vlans == vlans,
+        }
+    }
+}
+
+/// Compares two addresses without a call to `memcmp`.
+#[inline(always)]
+fn same(one: &Address, other: &Address) -> bool {
+    let [a0, a1, a2, a3] = *one;
+    let [b0, b1, b2, b3] = *other;
+    (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) == 0
+}
+
+/// Bytes of a request stream that are kept: a power of two. The sixteen longest requests that
+/// may be outstanding fit with little to spare (16 x 260 bytes are 4,160; real ones are short).
+pub const HISTORY_BYTES: u32 = 4096;
+
+/// Value of `STREAMS`: the request direction of an inspected flow.
+///
+/// `history` is a ring indexed by sequence number. It holds what the responder has not yet
+/// acknowledged, so that a repetition can be held against it, and the ADU that is not yet whole.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct Stream {
+    /// Place of the flow that owns it, plus 1; 0 when free.
+    pub owner: u32,
+    /// [`FlowEntry::serial`] of the owner.
+    pub serial: u32,
+    /// Sequence number of the first byte of the ADU that is due or not yet whole.
+    pub adu_start: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The ring.
+    pub history: [u8; 4096],
+}

@@ -1,0 +1,81 @@
+//! From addresses and ports to a place in the flow table.
+//!
+//! The hash is multilinear over 32-bit words with secret 64-bit keys: for two flows chosen
+//! without knowing the keys, the chance of a collision is 2^-32 whatever the flows are, so nobody
+//! can fill one bucket on purpose.
+
+use crate::packet::Packet;
+use crate::table::{IPV4_MAPPED, Settings};
+
+/// Ways of a bucket. Way 0 is the bucket's lock, so seven flows fit.
+pub const WAYS: u32 = 8;
+
+/// The two buckets a flow may be in, and its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Upper half of the hash; masked, the bucket tried first.
+    pub first: u32,
+    /// Masked, the bucket tried second.
+    pub second: u32,
+    /// Stands in the bucket for the flow; at least [`FIRST_TAG`].
+    pub tag: u32,
+}
+
+/// Tag of a free way.
+pub const FREE: u32 = 0;
+/// Tag of a way that is being filled.
+pub const CLAIMED: u32 = 1;
+/// Lowest tag of a flow.
+pub const FIRST_TAG: u32 = 2;
+
+/// Where the flow of `packet` belongs: the same for both directions.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "halves of a word")]
+pub fn place(packet: &Packet, settings: &Settings) -> Place {
+    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, _] = settings.hash_keys;
+    let [s0, s1, s2, s3] = packet.source;
+    let [d0, d1, d2, d3] = packet.destination;
+    let source_low = join(s3, packet.source_port);
+    let destination_low = join(d3, packet.destination_port);
+    let is_ipv4 = s2 == IPV4_MAPPED && d2 == IPV4_MAPPED && s0 | s1 | d0 | d1 == 0;
+    let swap = if source_low != destination_low {
+        source_low > destination_low
+    } else {
+        (join32(s0, s1), s2) > (join32(d0, d1), d2)
+    };
+    let (low, high) = if swap { (destination_low, source_low) } else { (source_low, destination_low) };
+    let mut hash = k0
+        .wrapping_add(k1.wrapping_mul(low & 0xffff_ffff))
+        .wrapping_add(k2.wrapping_mul(high & 0xffff_ffff))
+        .wrapping_add(
+            k3.wrapping_mul((low >> 32) << 16 | high >> 32),
+        )
+        .wrapping_add(k4.wrapping_mul(u64::from(packet.transport)));
+    if !is_ipv4 {
+        let (l, h) = if swap { ([d0, d1, d2], [s0, s1, s2]) } else { ([s0, s1, s2], [d0, d1, d2]) };
+        hash = hash
+            .wrapping_add(k5.wrapping_mul(u64::from(l[0])))
+            .wrapping_add(k6.wrapping_mul(u64::from(l[1])))
+            .wrapping_add(k7.wrapping_mul(u64::from(l[2])))
+            .wrapping_add(k8.wrapping_mul(u64::from(h[0])))
+            .wrapping_add(k9.wrapping_mul(u64::from(h[1])))
+            .wrapping_add(k10.wrapping_mul(u64::from(h[2])));
+    }
+    let first = (hash >> 32) as u32;
+    let tag = (hash >> 16) as u32 | FIRST_TAG;
+    // The way between the two buckets depends on the tag alone and is never zero.
+    let second = first ^ (tag.wrapping_mul(0x9e37_79b1) | 1);
+    Place { first, second, tag }
+}
+
+/// Port in the upper half, last word of the address in the lower.
+#[inline(always)]
+fn join(address: u32, port: u16) -> u64 {
+    u64::from(port) << 32 | u64::from(address)
+}
+
+#[inline(always)]
+fn join32(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}

@@ -1,0 +1,254 @@
+//! The flow tables: finding, adding and removing flows.
+//!
+//! A flow has two buckets of seven ways. Lookups take no lock: a tag is published after its entry
+//! is whole and withdrawn before it is reused, and the caller holds the entry's own lock while it
+//! judges. Adding takes the lock of the flow's first bucket, so that one flow is never added twice,
+//! and claims a way by exchanging its tag.
+
+use crate::flow::entry::{Direction, FlowEntry, phase};
+use crate::flow::key::{CLAIMED, FREE, Place, WAYS, place};
+use crate::packet::{Packet, transport};
+use crate::platform::{FlowTable, Platform};
+use crate::table::Generation;
+
+/// A flow that was found: its place and the packet's direction in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Bucket x 8 + way.
+    pub place: u32,
+    /// The direction of the packet.
+    pub direction: Direction,
+}
+
+/// Finds the flow of the packet at hand. It is not locked.
+#[inline(always)]
+pub fn find<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> Option<Found> {
+    let settings = p.settings()?;
+    let mask = match table {
+        FlowTable::Flows => settings.flow_bucket_mask,
+        FlowTable::Openings => settings.opening_bucket_mask,
+    };
+    let at = place(packet, settings);
+    match find_in(p, table, at.first & mask, at.tag, packet) {
+        None => find_in(p, table, at.second & mask, at.tag, packet),
+        found => found,
+    }
+}
+
+#[inline(always)]
+fn find_in<P: Platform>(
+    p: &P,
+    table: FlowTable,
+    bucket: u32,
+    tag: u32,
+    packet: &Packet,
+) -> Option<Found> {
+    let tags = p.bucket(table, bucket)?;
+    let [_, t1, t2, t3, t4, t5, t6, t7] = *tags;
+    let mut way = 0;
+    for (number, candidate) in [(1, t1), (2, t2), (3, t3), (4, t4), (5, t5), (6, t6), (7, t7)] {
+        if candidate == tag {
+            way = number;
+        }
+    }
+    if way == 0 {
+        return None;
+    }
+    let place = bucket.wrapping_mul(WAYS).wrapping_add(way);
+    let direction = p.flow_seen(table, place)?.direction_of(packet)?;
+    Some(Found { place, direction })
+}
+
+/// How many ticks an entry may go without a frame.
+#[inline(always)]
+#[must_use]
+pub fn lifetime_ticks(entry: &FlowEntry, generation: &Generation) -> u64 {
+    u64::from(if entry.transport == transport::TCP {
+        match entry.phase {
+            phase::ESTABLISHED => generation.tcp_established_ticks,
+            phase::OPENING | phase::ANSWERED => generation.tcp_opening_ticks,
+            _ => generation.tcp_closing_ticks,
+        }
+    } else if entry.phase == phase::ESTABLISHED {
+        generation.datagram_ticks
+    } else {
+        generation.datagram_opening_ticks
+    })
+}
+
+/// Adds the flow of the packet at hand, or finds the one that another processor just added.
+/// Returns its place, locked, with a fresh `serial` and everything else but `phase` zero when new.
+#[inline(always)]
+pub fn insert<P: Platform>(p: &mut P, table: FlowTable) -> Option<u32> {
+    let packet = p.seen().packet;
+    let settings = p.settings()?;
+    let mask = match table {
+        FlowTable::Flows => settings.flow_bucket_mask,
+        FlowTable::Openings => settings.opening_bucket_mask,
+    };
+    let at = place(&packet, settings);
+    let first = at.first & mask;
+    if !p.lock_bucket(table, first) {
+        return None;
+    }
+    let place = insert_locked(p, table, at, mask);
+    p.unlock_bucket(table, first);
+    place
+}
+
+#[inline(always)]
+fn insert_locked<P: Platform>(p: &mut P, table: FlowTable, at: Place, mask: u32) -> Option<u32> {
+    let packet = p.seen().packet;
+    if let Some(found) = find(p, table, &packet) {
+        return if p.lock_flow(table, found.place) { Some(found.place) } else { None };
+    }
+    let place = claim(p, table, at, mask)?;
+    if !p.lock_flow(table, place) {
+        // Whoever holds it is about to let go; the way stays claimed until its next use.
+        p.replace_tag(table, place, CLAIMED, FREE);
+        return None;
+    }
+    let entry = p.flow(table, place)?;
+    let (lock, serial) = (entry.lock, entry.serial);
+    *entry = FlowEntry {
+        initiator: packet.source,
+        responder: packet.destination,
+        initiator_port: packet.source_port,
+        responder_port: packet.destination_port,
+        transport: packet.transport,
+        lock,
+        serial: serial.wrapping_add(1),
+        place,
+        tag: at.tag,
+        ..FlowEntry::default()
+    };
+    p.replace_tag(table, place, CLAIMED, at.tag);
+    Some(place)
+}
+
+/// Claims a free way in either bucket, else one whose flow has timed out, else (openings only)
+/// the one that was seen longest ago.
+#[inline(always)]
+fn claim<P: Platform>(p: &mut P, table: FlowTable, at: Place, mask: u32) -> Option<u32> {
+    let now = p.now_ticks();
+    let slot = p.seen().slot;
+    let mut oldest = 0;
+    let mut oldest_age = 0;
+    let mut oldest_tag = 0;
+    for try_number in 0..2 * WAYS {
+        let bucket = (if try_number < WAYS { at.first } else { at.second }) & mask;
+        let way = try_number % WAYS;
+        if way == 0 {
+            continue;
+        }
+        let place = bucket.wrapping_mul(WAYS).wrapping_add(way);
+        let tag = tag_at(p, table, bucket, way)?;
+        if tag == FREE {
+            if p.replace_tag(table, place, FREE, CLAIMED) {
+                return Some(place);
+            }
+            continue;
+        }
+        if tag == CLAIMED {
+            continue;
+        }
+        let (age, lifetime) = age_and_lifetime(p, table, place, now, slot)?;
+        let is_spent = age > lifetime || table == FlowTable::Openings;
+        if is_spent && age >= oldest_age {
+            oldest = place;
+            oldest_age = age;
+            oldest_tag = tag;
+        }
+    }
+    if oldest == 0 || !p.replace_tag(table, oldest, oldest_tag, CLAIMED) {
+        return None;
+    }
+    Some(oldest)
+}
+
+#[inline(always)]
+fn age_and_lifetime<P: Platform>(
+    p: &P,
+    table: FlowTable,
+    place: u32,
+    now: u64,
+    slot: u32,
+) -> Option<(u64, u64)> {
+    let entry = p.flow_seen(table, place)?;
+    let generation = p.generation(slot)?;
+    Some((now.wrapping_sub(entry.last_seen_ticks), lifetime_ticks(entry, generation)))
+}
+
+#[inline(always)]
+fn tag_at<P: Platform>(p: &P, table: FlowTable, bucket: u32, way: u32) -> Option<u32> {
+    let tags = p.bucket(table, bucket)?;
+    let index = usize::try_from(way & (WAYS - 1)).ok()?;
+    tags.get(index).copied()
+}
+
+/// Removes a flow that the caller has locked, and goes on to hold.
+#[inline(always)]
+pub fn remove<P: Platform>(p: &mut P, table: FlowTable, place: u32) {
+    let Some(entry) = p.flow(table, place) else { return };
+    let tag = entry.tag;
+    entry.phase = 0;
+    if table == FlowTable::Flows {
+        free_stream(p, place);
+    }
+    p.replace_tag(table, place, tag, FREE);
+}
+
+/// Takes the stream away from a flow that the caller has locked.
+#[inline(always)]
+pub fn free_stream<P: Platform>(p: &mut P, place: u32) {
+    let Some(entry) = p.flow(FlowTable::Flows, place) else { return };
+    let stream = entry.stream;
+    entry.stream = 0;
+    if stream != 0 {
+        p.replace_owner(stream.wrapping_sub(1), place.wrapping_add(1), FREE);
+    }
+}
+
+/// Streams tried before a flow is refused.
+const STREAM_TRIES: u32 = 16;
+
+/// Gives an inspected flow, which the caller has locked, a stream that starts at `sequence`.
+/// Returns whether there was one.
+#[inline(always)]
+pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32) -> bool {
+    let Some(mask) = p.settings().map(|settings| settings.stream_mask) else { return false };
+    let owner = place.wrapping_add(1);
+    let Some((serial, tag)) = p.flow(FlowTable::Flows, place).map(|e| (e.serial, e.tag)) else {
+        return false;
+    };
+    for try_number in 0..STREAM_TRIES {
+        let index = tag.wrapping_add(try_number) & mask;
+        let Some(stream) = p.stream(index) else { return false };
+        let (held_by, held_serial) = (stream.owner, stream.serial);
+        let is_stale = held_by != FREE && !is_owner_alive(p, held_by, held_serial, index);
+        if (held_by == FREE || is_stale) && p.replace_owner(index, held_by, owner) {
+            let Some(stream) = p.stream(index) else { return false };
+            stream.serial = serial;
+            stream.adu_start = sequence;
+            if let Some(entry) = p.flow(FlowTable::Flows, place) {
+                entry.stream = index.wrapping_add(1);
+            }
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn is_owner_alive<P: Platform>(p: &P, owner: u32, serial: u32, index: u32) -> bool {
+    let slot = p.seen().slot;
+    let place = owner.wrapping_sub(1);
+    match age_and_lifetime(p, FlowTable::Flows, place, p.now_ticks(), slot) {
+        Some((age, lifetime)) if age <= lifetime => {}
+        _ => return false,
+    }
+    match p.flow_seen(FlowTable::Flows, place) {
+        Some(entry) => entry.serial == serial && entry.stream == index.wrapping_add(1),
+        None => false,
+    }
+}

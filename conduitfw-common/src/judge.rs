@@ -1,0 +1,135 @@
+//! The whole street on one page: parse, classify, track, inspect, decide.
+
+use crate::flow::connection;
+use crate::flow::entry::{Direction, FlowEntry, phase};
+use crate::flow::store::{Found, find};
+use crate::inspect;
+use crate::judgement::Judgement;
+use crate::packet::{self, transport};
+use crate::platform::{FlowTable, Platform};
+use crate::table::protocol;
+use crate::verdict::{Reason, Verdict};
+use crate::wire::{ethernet, tcp::flag};
+
+/// Judges the frame at hand.
+#[inline(always)]
+pub fn judge<P: Platform>(p: &mut P) -> Judgement {
+    let slot = p.active_slot();
+    let Some(generation) = p.generation(slot) else {
+        return Judgement::deny(Reason::UnknownInterface, 0);
+    };
+    let (number, observe) = (generation.number, generation.observe);
+    let workspace = p.workspace();
+    workspace.slot = slot;
+    workspace.generation = number;
+    workspace.observe = observe;
+    workspace.operation = crate::event::EventOperation::default();
+    let judgement = judge_frame(p);
+    if observe != 0 && judgement.reason_number() != 0 { judgement.observed() } else { judgement }
+}
+
+#[inline(always)]
+fn judge_frame<P: Platform>(p: &mut P) -> Judgement {
+    let mut packet = packet::Packet::default();
+    let parsed = packet::parse(p, p.frame_bytes(), &mut packet);
+    p.workspace().packet = packet;
+    if let Err(reason) = parsed {
+        return Judgement::deny(reason, 0);
+    }
+    if packet.ether_type == ethernet::ARP {
+        return p.admit();
+    }
+    let Some(Found { place, direction }) = find(p, FlowTable::Flows, &packet) else {
+        return p.admit();
+    };
+    if !p.lock_flow(FlowTable::Flows, place) {
+        return Judgement::deny(Reason::FlowBusy, 0);
+    }
+    let judgement = judge_flow(p, place, direction);
+    p.unlock_flow(FlowTable::Flows, place);
+    if judgement == Judgement::AGAIN { p.admit() } else { judgement }
+}
+
+/// The short way, for a frame of an established flow in an unchanged world. Whatever is unusual
+/// goes to [`crate::settle`].
+#[inline(always)]
+fn judge_flow<P: Platform>(p: &mut P, place: u32, direction: Direction) -> Judgement {
+    let (ifindex, generation, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
+    let packet = p.seen().packet;
+    let is_reply = direction == Direction::Reply;
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return Judgement::deny(Reason::NoFlow, 0);
+    };
+    // Another flow may have taken the place between the look and the lock.
+    if entry.direction_of(&packet) != Some(direction) {
+        return Judgement::deny(Reason::FlowBusy, 0);
+    }
+    if entry.generation != generation
+        || entry.phase != phase::ESTABLISHED
+        || entry.flags != 0
+        || !entry.came_in_at(direction, ifindex, packet.vlans)
+        || now.wrapping_sub(entry.last_seen_ticks) > SETTLE_AFTER_TICKS
+        || (packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0)
+        || (packet.transport == transport::ICMP)
+    {
+        return p.settle(place, is_reply);
+    }
+    entry.last_seen_ticks = now;
+    follow(p, place, direction)
+}
+
+/// An entry that has been silent for as long is looked at closely: it may have timed out. Not a
+/// time-out itself, so it need not be exact: one second at 1,000 ticks a second.
+const SETTLE_AFTER_TICKS: u64 = 1000;
+
+/// Track and inspect, for a flow that the policy in force allows.
+#[inline(always)]
+pub(crate) fn follow<P: Platform>(p: &mut P, place: u32, direction: Direction) -> Judgement {
+    let packet = p.seen().packet;
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return Judgement::deny(Reason::NoFlow, 0);
+    };
+    let (conduit, observe) = (entry.conduit, entry.observe);
+    if packet.transport != transport::TCP {
+        return Judgement::pass(conduit);
+    }
+    if let Err(reason) = connection::track(entry, &packet, direction) {
+        return end(entry, Judgement::deny(reason, conduit).going(direction), observe);
+    }
+    if entry.protocol != protocol::NONE
+        && direction == Direction::Request
+        && inspect::concerns(&packet)
+    {
+        return p.inspect(place);
+    }
+    Judgement::pass(conduit)
+}
+
+/// Carries out what the conduit says about a denied segment of a flow.
+#[inline(always)]
+pub(crate) fn end(entry: &mut FlowEntry, judgement: Judgement, observe: u8) -> Judgement {
+    if observe != 0 {
+        return judgement.observed();
+    }
+    if entry.on_deny != Verdict::Reset as u8 || !is_final(judgement.reason_number()) {
+        return judgement;
+    }
+    if judgement.direction_number() == crate::event::direction::REQUEST {
+        entry.phase = phase::ENDED;
+        judgement.reset_responder()
+    } else {
+        entry.phase = phase::ENDING;
+        judgement
+    }
+}
+
+/// Whether a denial ends the flow. A segment that its sender mends by repeating it does not, nor
+/// does one that anybody could have forged into the flow.
+#[inline(always)]
+const fn is_final(reason: u8) -> bool {
+    const CHANGED: u8 = Reason::ChangedRetransmission as u8;
+    const URGENT: u8 = Reason::UrgentData as u8;
+    const POLICY: u8 = Reason::PolicyChanged as u8;
+    const INSPECTED: u8 = Reason::ModbusProtocolId as u8;
+    matches!(reason, CHANGED | URGENT | POLICY) || reason >= INSPECTED
+}

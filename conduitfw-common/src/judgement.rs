@@ -1,0 +1,144 @@
+//! What was decided about a frame, on its way back up the street.
+
+use crate::flow::entry::Direction;
+use crate::verdict::{Reason, Verdict};
+
+/// The decision on one frame, small enough to travel in a register.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement(u64);
+
+const REASON_SHIFT: u32 = 0;
+const VERDICT_SHIFT: u32 = 8;
+const CONDUIT_SHIFT: u32 = 16;
+const DIRECTION_SHIFT: u32 = 32;
+const OBSERVE: u64 = 1 << 40;
+const TO_INITIATOR: u64 = 1 << 41;
+
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "fields of a word")]
+impl Judgement {
+    /// Not a judgement: the flow at hand is not the frame's after all.
+    pub const AGAIN: Self = Self(1 << 63);
+
+    /// The frame passes, on this conduit's account (0: nobody's).
+    #[inline(always)]
+    pub const fn pass(conduit: u16) -> Self {
+        Self((conduit as u64) << CONDUIT_SHIFT)
+    }
+
+    /// The frame is dropped.
+    #[inline(always)]
+    pub const fn deny(reason: Reason, conduit: u16) -> Self {
+        Self(
+            (reason as u64) << REASON_SHIFT
+                | (Verdict::Drop as u64) << VERDICT_SHIFT
+                | (conduit as u64) << CONDUIT_SHIFT,
+        )
+    }
+
+    /// The same, with the flow's direction.
+    #[inline(always)]
+    pub const fn going(self, direction: Direction) -> Self {
+        let number = match direction {
+            Direction::Request => crate::event::direction::REQUEST,
+            Direction::Reply => crate::event::direction::REPLY,
+        };
+        Self(self.0 | (number as u64) << DIRECTION_SHIFT)
+    }
+
+    /// The same, only reported: the frame passes.
+    #[inline(always)]
+    pub const fn observed(self) -> Self {
+        Self((self.0 & !(0xff << VERDICT_SHIFT)) | OBSERVE)
+    }
+
+    /// The same, with the segment turned into a reset to the responder.
+    #[inline(always)]
+    pub const fn reset_responder(self) -> Self {
+        Self((self.0 & !(0xff << VERDICT_SHIFT)) | (Verdict::Reset as u64) << VERDICT_SHIFT)
+    }
+
+    /// The same, with the segment turned into a reset to the initiator.
+    #[inline(always)]
+    pub const fn reset_initiator(self) -> Self {
+        Self(self.reset_responder().0 | TO_INITIATOR)
+    }
+
+    /// Number of the reason; 0 when the frame is allowed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason_number(self) -> u8 {
+        (self.0 >> REASON_SHIFT) as u8
+    }
+
+    /// The reason, when it is denied (or would be).
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        Reason::from_number(self.reason_number())
+    }
+
+    /// What happens to the frame.
+    #[inline(always)]
+    pub const fn verdict(self) -> Verdict {
+        match (self.0 >> VERDICT_SHIFT) as u8 {
+            0 => Verdict::Pass,
+            2 => Verdict::Reset,
+            3 => Verdict::Exception,
+            _ => Verdict::Drop,
+        }
+    }
+
+    /// The conduit on whose account the frame goes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn conduit(self) -> u16 {
+        (self.0 >> CONDUIT_SHIFT) as u16
+    }
+
+    /// One of [`crate::event::direction`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction_number(self) -> u8 {
+        (self.0 >> DIRECTION_SHIFT) as u8
+    }
+
+    /// Whether the denial is only reported.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_observed(self) -> bool {
+        self.0 & OBSERVE != 0
+    }
+
+    /// Whether a reset goes back to the initiator.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_to_initiator(self) -> bool {
+        self.0 & TO_INITIATOR != 0
+    }
+
+    /// Whether someone should see the denial. What a sender mends by repeating, and the tail of a
+    /// flow that was ended, is only counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_event(self) -> bool {
+        const OUT_OF_ORDER: u8 = Reason::OutOfOrder as u8;
+        const HISTORY_FULL: u8 = Reason::HistoryFull as u8;
+        const FLOW_ENDED: u8 = Reason::FlowEnded as u8;
+        const FLOW_BUSY: u8 = Reason::FlowBusy as u8;
+        !matches!(self.reason_number(), 0 | OUT_OF_ORDER | HISTORY_FULL | FLOW_ENDED | FLOW_BUSY)
+    }
+
+    /// As a word, to cross a stage.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// From a word that [`Self::to_bits`] made.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}

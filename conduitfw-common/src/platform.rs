@@ -1,0 +1,131 @@
+//! What the decision needs from the world: BPF maps and helpers in the kernel, ordinary memory in
+//! user space. Nothing is decided behind this trait.
+
+use crate::bytes::ByteSource;
+use crate::event::EventOperation;
+use crate::flow::entry::{FlowEntry, Stream};
+use crate::judgement::Judgement;
+use crate::packet::Packet;
+use crate::table::{
+    Address, Conduit, Generation, Interface, InterfaceKey, Interval, Network, Operation, Pair,
+    PairKey, Service, Settings,
+};
+
+/// The two flow tables. Half-open flows live apart, so that a flood of connection requests
+/// cannot evict a working connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowTable {
+    /// Established flows: an entry leaves only by its own end or by its time-out.
+    Flows,
+    /// Flows that the responder has not answered, or the initiator not confirmed: when there is no
+    /// room the oldest of a bucket gives way.
+    Openings,
+}
+
+/// What a frame leaves behind on its way down the street.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(8))]
+pub struct Workspace {
+    /// The headers.
+    pub packet: Packet,
+    /// Headers quoted by an ICMP error.
+    pub quoted: Packet,
+    /// The operation that was denied.
+    pub operation: EventOperation,
+    /// The slot in force when the frame came in.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// 1: the whole policy only observes.
+    pub observe: u32,
+    /// Sequence number for a reset to the responder.
+    pub reset_sequence: u32,
+}
+
+/// The world around one frame.
+///
+/// Tables are read by copy. `None` means that the entry does not exist.
+pub trait Platform: ByteSource {
+    /// Bytes of the frame.
+    fn frame_bytes(&self) -> u32;
+    /// The interface that the frame came in on.
+    fn ifindex(&self) -> u32;
+    /// The kernel's tick counter.
+    fn now_ticks(&self) -> u64;
+    /// Room for this frame's headers.
+    fn workspace(&mut self) -> &mut Workspace;
+    /// The same, to read.
+    fn seen(&self) -> &Workspace;
+
+    /// `SETTINGS`.
+    fn settings(&self) -> Option<&Settings>;
+    /// `ACTIVE`: read once per frame.
+    fn active_slot(&self) -> u32;
+    /// `GENERATIONS`.
+    fn generation(&self, slot: u32) -> Option<&Generation>;
+    /// `INTERFACES`.
+    fn interface(&self, key: &InterfaceKey) -> Option<Interface>;
+    /// `NETWORKS`, longest prefix.
+    fn network(&self, slot: u32, address: &Address) -> Option<Network>;
+    /// `PAIRS`.
+    fn pair(&self, key: &PairKey) -> Option<Pair>;
+    /// `SERVICES`.
+    fn service(&self, slot: u32, index: u32) -> Option<Service>;
+    /// `CONDUITS`.
+    fn conduit(&self, slot: u32, id: u16) -> Option<Conduit>;
+    /// The row of `OPERATIONS` for a unit; 0 for none.
+    fn operation_row(&self, slot: u32, rule_set: u16, unit: u8) -> u16;
+    /// `OPERATIONS`.
+    fn operation(&self, slot: u32, row: u16, function: u8) -> Option<Operation>;
+    /// `INTERVALS`.
+    fn interval(&self, slot: u32, index: u32) -> Option<Interval>;
+    /// Adds one to the operations that a rule allowed.
+    fn count_rule(&mut self, rule: u16);
+    /// `RATES`: the time, in 1/65,536 tick, until which the conduit's rate is used up.
+    fn rate(&self, conduit: u16) -> u64;
+    /// Replaces it if it is still `old`.
+    fn replace_rate(&mut self, conduit: u16, old: u64, new: u64) -> bool;
+
+    /// The tags of a bucket; entry 0 is its lock.
+    fn bucket(&self, table: FlowTable, bucket: u32) -> Option<&[u32; 8]>;
+    /// Replaces a tag if it is still `old`.
+    fn replace_tag(&mut self, table: FlowTable, place: u32, old: u32, new: u32) -> bool;
+    /// The entry at a place (bucket x 8 + way).
+    fn flow(&mut self, table: FlowTable, place: u32) -> Option<&mut FlowEntry>;
+    /// The same, to read.
+    fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry>;
+    /// Waits a bounded time for an entry; `false` when another processor kept it.
+    fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool;
+    /// Gives it back.
+    fn unlock_flow(&mut self, table: FlowTable, place: u32);
+    /// Waits a bounded time for the right to add flows to a bucket.
+    fn lock_bucket(&mut self, table: FlowTable, bucket: u32) -> bool;
+    /// Gives it back.
+    fn unlock_bucket(&mut self, table: FlowTable, bucket: u32);
+
+    /// A row of `STREAMS`.
+    fn stream(&mut self, index: u32) -> Option<&mut Stream>;
+    /// Replaces the owner of a stream if it is still `old`.
+    fn replace_owner(&mut self, index: u32, old: u32, new: u32) -> bool;
+    /// Copies `bytes` bytes of the frame from `at` into the stream's history at `sequence`.
+    fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
+    /// Whether the history at `sequence` holds the same `bytes` bytes as the frame at `at`.
+    fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
+
+    /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself.
+    fn admit(&mut self) -> Judgement;
+    /// Stage: [`crate::settle::settle`].
+    fn settle(&mut self, place: u32, reply: bool) -> Judgement;
+    /// Stage: [`crate::inspect::inspect`].
+    fn inspect(&mut self, place: u32) -> Judgement;
+    /// Stage: [`crate::modbus::judge_adu`] on the frame's bytes.
+    fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64;
+    /// Stage: the same on a stream's history.
+    fn judge_remembered_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32)
+    -> u64;
+    /// Stage: [`crate::classify::find_service`]; index within the slot plus 1, or 0.
+    fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32;
+    /// Stage: [`crate::flow::store::insert`] of a flow for the packet at hand, or the quoted one;
+    /// place plus 1, or 0.
+    fn insert(&mut self, table: FlowTable) -> u32;
+}

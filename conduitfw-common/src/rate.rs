@@ -1,0 +1,36 @@
+//! Rates, by the generic cell rate algorithm (ITU-T I.371 annex A): one number per bucket, the
+//! time at which the next unit would be due if all had come at the allowed rate.
+
+use crate::platform::Platform;
+
+/// Tries to replace the number before giving up on other processors.
+const TRIES: u32 = 4;
+
+/// Takes one unit of a conduit's rate of new flows. `interval` and `burst` are in 1/65,536 tick.
+#[inline(always)]
+pub fn take<P: Platform>(p: &mut P, conduit: u16, interval: u32, burst: u64) -> bool {
+    if interval == 0 {
+        return true;
+    }
+    let now = p.now_ticks() << 16;
+    for _ in 0..TRIES {
+        let due = p.rate(conduit);
+        match next_due(now, due, u64::from(interval), burst) {
+            None => return false,
+            Some(next) if p.replace_rate(conduit, due, next) => return true,
+            Some(_) => {}
+        }
+    }
+    false
+}
+
+/// When the unit after this one is due, or `None` when this one comes too early.
+#[inline(always)]
+#[must_use]
+pub const fn next_due(now: u64, due: u64, interval: u64, burst: u64) -> Option<u64> {
+    if due > now.saturating_add(burst) {
+        return None;
+    }
+    let base = if due > now { due } else { now };
+    Some(base.saturating_add(interval))
+}

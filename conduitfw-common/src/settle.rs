@@ -1,0 +1,176 @@
+//! The long way for a frame of a known flow: the policy changed, the interface differs, the
+//! connection opens anew or ends.
+
+use crate::classify;
+use crate::flow::connection::CONTROL_FLAGS;
+use crate::flow::entry::{Direction, flow_flag, phase};
+use crate::flow::store::{free_stream, lifetime_ticks, remove};
+use crate::judge::{end, follow};
+use crate::judgement::Judgement;
+use crate::packet::transport;
+use crate::platform::{FlowTable, Platform};
+use crate::table::protocol;
+use crate::verdict::Reason;
+use crate::wire::{icmp, tcp::flag};
+
+/// Judges a frame of the flow at `place`, which the caller has locked. May answer
+/// [`Judgement::AGAIN`]: the caller lets go of the entry and treats the frame as one without a flow.
+#[inline(always)]
+pub fn settle<P: Platform>(p: &mut P, place: u32, reply: bool) -> Judgement {
+    let direction = if reply { Direction::Reply } else { Direction::Request };
+    let packet = p.seen().packet;
+    let now = p.now_ticks();
+    let (ifindex, number, slot) = (p.ifindex(), p.seen().generation, p.seen().slot);
+
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return Judgement::deny(Reason::NoFlow, 0);
+    };
+    let (conduit, age) = (entry.conduit, now.wrapping_sub(entry.last_seen_ticks));
+    let (is_current, is_here) =
+        (entry.generation == number, entry.came_in_at(direction, ifindex, packet.vlans));
+    let snapshot = *entry;
+
+    if !is_here {
+        if let Err(reason) = classify::source(p, &packet.source, packet.vlans) {
+            return Judgement::deny(reason, 0);
+        }
+        if let Some(entry) = p.flow(FlowTable::Flows, place) {
+            match direction {
+                Direction::Request => {
+                    entry.initiator_ifindex = ifindex;
+                    entry.initiator_vlans = packet.vlans;
+                }
+                Direction::Reply => {
+                    entry.responder_ifindex = ifindex;
+                    entry.responder_vlans = packet.vlans;
+                }
+            }
+        }
+    }
+    let is_timed_out =
+        p.generation(slot).is_none_or(|generation| age > lifetime_ticks(&snapshot, generation));
+    let is_syn = packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0;
+    if is_timed_out || (is_syn && snapshot.phase >= phase::CLOSED && direction == Direction::Request)
+    {
+        remove(p, FlowTable::Flows, place);
+        return Judgement::AGAIN;
+    }
+    if snapshot.phase >= phase::ENDING {
+        return ended(p, place, direction, conduit);
+    }
+    if !is_current && !rejudge(p, place) {
+        let Some(entry) = p.flow(FlowTable::Flows, place) else {
+            return Judgement::deny(Reason::NoFlow, conduit);
+        };
+        let judgement = Judgement::deny(Reason::PolicyChanged, conduit).going(direction);
+        if packet.transport != transport::TCP {
+            return judgement;
+        }
+        let sequence = entry.request.next;
+        let judgement = end(entry, judgement, 0);
+        p.workspace().reset_sequence = sequence;
+        return judgement;
+    }
+    if is_syn || snapshot.flags & flow_flag::REOPENING != 0 {
+        let judgement = reopen(p, place, direction, is_syn);
+        if let Some(judgement) = judgement {
+            return judgement;
+        }
+    }
+    if packet.transport == transport::ICMP {
+        let wanted = match direction {
+            Direction::Request => icmp::Kind::EchoRequest,
+            Direction::Reply => icmp::Kind::EchoReply,
+        };
+        if icmp::kind(&packet) != wanted {
+            return Judgement::AGAIN;
+        }
+    }
+    if let Some(entry) = p.flow(FlowTable::Flows, place) {
+        entry.last_seen_ticks = now;
+    }
+    follow(p, place, direction)
+}
+
+/// Looks the flow up in the policy that is in force now. Returns whether it is still allowed.
+#[inline(always)]
+fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
+    let (slot, number) = (p.seen().slot, p.seen().generation);
+    let Some(entry) = p.flow_seen(FlowTable::Flows, place).copied() else { return false };
+    let (Some(from), Some(to)) =
+        (p.network(slot, &entry.initiator), p.network(slot, &entry.responder))
+    else {
+        return false;
+    };
+    let port = if entry.transport == transport::ICMP { 0 } else { entry.responder_port };
+    let Some(service) = classify::service(p, from, to, entry.transport, port) else { return false };
+    let Some(conduit) = p.conduit(slot, service.conduit) else { return false };
+    if service.protocol != entry.protocol {
+        // Where an ADU begins is not known in a stream that was not followed from its start.
+        if service.protocol != protocol::NONE {
+            return false;
+        }
+        free_stream(p, place);
+    }
+    let Some(entry) = p.flow(FlowTable::Flows, place) else { return false };
+    entry.generation = number;
+    entry.conduit = service.conduit;
+    entry.rule_set = service.rule_set;
+    entry.protocol = service.protocol;
+    entry.on_deny = conduit.on_deny;
+    entry.observe = conduit.observe;
+    entry.outstanding = conduit.outstanding;
+    true
+}
+
+/// A frame of a flow that was ended: each side is told once it speaks.
+#[inline(always)]
+fn ended<P: Platform>(
+    p: &mut P,
+    place: u32,
+    direction: Direction,
+    conduit: u16,
+) -> Judgement {
+    let judgement = Judgement::deny(Reason::FlowEnded, conduit).going(direction);
+    let is_reset = p.seen().packet.tcp_flags & flag::RST != 0;
+    let Some(entry) = p.flow(FlowTable::Flows, place) else { return judgement };
+    let sequence = entry.request.next;
+    if direction == Direction::Reply || is_reset {
+        return judgement;
+    }
+    if entry.phase == phase::ENDING {
+        entry.phase = phase::ENDED;
+        p.workspace().reset_sequence = sequence;
+        return judgement.reset_responder();
+    }
+    judgement.reset_initiator()
+}
+
+/// A SYN for the ports of a connection that is believed alive: one end may have restarted. The SYN
+/// carries no data, so it is harmless; whether the responder takes it shows in its answer.
+///
+/// Returns `None` when the segment belongs to the old connection after all.
+#[inline(always)]
+fn reopen<P: Platform>(
+    p: &mut P,
+    place: u32,
+    direction: Direction,
+    is_syn: bool,
+) -> Option<Judgement> {
+    let packet = p.seen().packet;
+    let entry = p.flow(FlowTable::Flows, place)?;
+    if is_syn {
+        if direction == Direction::Request && packet.tcp_flags & CONTROL_FLAGS == flag::SYN {
+            entry.flags |= flow_flag::REOPENING;
+        }
+        return Some(Judgement::AGAIN);
+    }
+    // The third segment of the new handshake, if it is one, moves the new flow into this place.
+    let is_confirmed = direction == Direction::Request
+        && crate::admit::is_handshake_confirmed(p, &packet);
+    if !is_confirmed {
+        return None;
+    }
+    remove(p, FlowTable::Flows, place);
+    Some(Judgement::AGAIN)
+}

@@ -1,0 +1,60 @@
+//! TCP: RFC 9293 §3.1.
+
+use crate::bytes::ByteSource;
+use crate::packet::Packet;
+use crate::verdict::Reason;
+
+/// Bits of [`Packet::tcp_flags`].
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+}
+
+/// Bytes of a header without options.
+pub const HEADER_BYTES: u32 = 20;
+
+/// Sets ports, numbers, flags, and the payload.
+#[inline(always)]
+pub(crate) fn parse<B: ByteSource + ?Sized>(
+    frame: &B,
+    packet_end: u32,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
+    let at = packet.transport_at;
+    if at.wrapping_add(HEADER_BYTES) > packet_end {
+        return Err(Reason::BadTcpHeader);
+    }
+    let ports = frame.u32(at)?;
+    packet.sequence = frame.u32(at.wrapping_add(4))?;
+    packet.acknowledgement = frame.u32(at.wrapping_add(8))?;
+    let offset_flags_window = frame.u32(at.wrapping_add(12))?;
+    set_ports(packet, ports);
+    let [offset, flags, w1, w0] = offset_flags_window.to_be_bytes();
+    packet.tcp_flags = flags;
+    packet.window = u16::from_be_bytes([w1, w0]);
+    let header_bytes = u32::from(offset >> 4).wrapping_mul(4);
+    let payload_at = at.wrapping_add(header_bytes);
+    if header_bytes < HEADER_BYTES || payload_at > packet_end {
+        return Err(Reason::BadTcpHeader);
+    }
+    packet.payload_at = payload_at;
+    packet.payload_bytes = packet_end.wrapping_sub(payload_at);
+    Ok(())
+}
+
+#[inline(always)]
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "two halves of a word")]
+pub(crate) fn set_ports(packet: &mut Packet, ports: u32) {
+    packet.source_port = (ports >> 16) as u16;
+    packet.destination_port = ports as u16;
+}

@@ -1,0 +1,143 @@
+//! The frame: the only place with packet pointers.
+
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use conduitfw_common::{
+    bytes::{ByteSource, Truncated},
+    reset::FrameEditor,
+    table::Address,
+};
+
+/// No frame is longer, and the verifier wants to see it.
+const MAXIMUM_OFFSET: u32 = 0x7fff;
+
+/// A frame under the program.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    context: *mut xdp_md,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub(crate) const fn new(context: *mut xdp_md) -> Self {
+        Self { context }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> *mut xdp_md {
+        self.context
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> u32 {
+        (self.end() - self.start()) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context to the program and its functions.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.context).data as usize }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.context).data_end as usize }
+    }
+
+    /// The checked door: a pointer to a `T` that lies within the frame.
+    #[inline(always)]
+    fn pointer<T>(&self, at: u32) -> Result<*mut T, Truncated> {
+        if at > MAXIMUM_OFFSET {
+            return Err(Truncated);
+        }
+        let pointer = self.start() + at as usize;
+        if pointer + size_of::<T>() > self.end() {
+            return Err(Truncated);
+        }
+        Ok(pointer as *mut T)
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: u32) -> Result<T, Truncated> {
+        let pointer = self.pointer::<T>(at)?;
+        // SAFETY: `pointer` checked that the value lies within the frame; any bytes are a `T`, which
+        // is an integer here.
+        Ok(unsafe { pointer.read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn write<T: Copy>(&self, at: u32, value: T) -> Result<(), Truncated> {
+        let pointer = self.pointer::<T>(at)?;
+        // SAFETY: as above, and the frame is this program's to change.
+        unsafe { pointer.write_unaligned(value) };
+        Ok(())
+    }
+
+    /// Eight bytes as they stand, for the event.
+    #[inline(always)]
+    pub(crate) fn word(&self, at: u32) -> Result<[u8; 8], Truncated> {
+        self.read(at)
+    }
+}
+
+impl ByteSource for Frame {
+    #[inline(always)]
+    fn u8(&self, at: u32) -> Result<u8, Truncated> {
+        self.read::<u8>(at)
+    }
+
+    #[inline(always)]
+    fn u16(&self, at: u32) -> Result<u16, Truncated> {
+        self.read::<u16>(at).map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn u32(&self, at: u32) -> Result<u32, Truncated> {
+        self.read::<u32>(at).map(u32::from_be)
+    }
+
+    #[inline(always)]
+    fn u64(&self, at: u32) -> Result<u64, Truncated> {
+        self.read::<u64>(at).map(u64::from_be)
+    }
+
+    #[inline(always)]
+    fn address(&self, at: u32) -> Result<Address, Truncated> {
+        self.read::<Address>(at)
+    }
+}
+
+impl FrameEditor for Frame {
+    #[inline(always)]
+    fn set_u16(&mut self, at: u32, value: u16) -> Result<(), Truncated> {
+        self.write(at, value.to_be())
+    }
+
+    #[inline(always)]
+    fn set_u32(&mut self, at: u32, value: u32) -> Result<(), Truncated> {
+        self.write(at, value.to_be())
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, bytes: u32) -> Result<(), Truncated> {
+        let now = self.bytes();
+        if bytes == now {
+            return Ok(());
+        }
+        if bytes > now {
+            return Err(Truncated);
+        }
+        // SAFETY: the context is valid; the helper checks the rest, and pointers into the frame
+        // are taken anew after it.
+        match unsafe { bpf_xdp_adjust_tail(self.context, bytes.wrapping_sub(now) as i32) } {
+            0 => Ok(()),
+            _ => Err(Truncated),
+        }
+    }
+}

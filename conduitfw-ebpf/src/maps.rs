@@ -1,0 +1,264 @@
+//! Every map, and the only way to its values.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use conduitfw_common::{
+    REASON_SLOTS,
+    flow::entry::{FlowEntry, Stream},
+    flow::key::WAYS,
+    platform::{FlowTable, Workspace},
+    table::{
+        Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
+        MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAIRS,
+        MAX_RULE_SETS, MAX_RULES, MAX_SERVICES, Network, NetworkKey, Operation, Pair, PairKey,
+        Reporting, RuleSet, SLOTS, Service, Settings,
+    },
+};
+
+use crate::atomic;
+
+/// The slot in force.
+#[map]
+static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+static GENERATIONS: Array<Generation> = Array::with_max_entries(SLOTS, 0);
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static INTERFACES: HashMap<InterfaceKey, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+#[map]
+static NETWORKS: LpmTrie<NetworkKey, Network> =
+    LpmTrie::with_max_entries(MAX_NETWORKS, BPF_F_NO_PREALLOC);
+#[map]
+static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(MAX_PAIRS, 0);
+#[map]
+static SERVICES: Array<Service> = Array::with_max_entries(SLOTS * MAX_SERVICES, 0);
+#[map]
+static CONDUITS: Array<Conduit> = Array::with_max_entries(SLOTS * MAX_CONDUITS, 0);
+#[map]
+static RULE_SETS: Array<RuleSet> = Array::with_max_entries(SLOTS * MAX_RULE_SETS, 0);
+#[map]
+static OPERATIONS: Array<Operation> =
+    Array::with_max_entries(SLOTS * MAX_OPERATION_ROWS * FUNCTIONS, 0);
+#[map]
+static INTERVALS: Array<Interval> = Array::with_max_entries(SLOTS * MAX_INTERVALS, 0);
+#[map]
+static COUNTERS: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(MAX_CONDUITS * REASON_SLOTS, 0);
+#[map]
+static RULES: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_RULES, 0);
+#[map]
+static REPORTING: PerCpuArray<Reporting> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+#[map]
+static RATES: Array<u64> = Array::with_max_entries(MAX_CONDUITS, 0);
+/// Names of conduits and rules by id: the controller's own, kept here to live as long as the
+/// counters.
+#[map]
+static NAMES: HashMap<[u32; 2], [u8; 128]> =
+    HashMap::with_max_entries(MAX_CONDUITS + MAX_RULES, BPF_F_NO_PREALLOC);
+/// Tags of eight ways each; way 0 is the bucket's lock. The controller sets the sizes of these.
+#[map]
+static FLOW_BUCKETS: Array<[u32; 8]> = Array::with_max_entries(4096, 0);
+#[map]
+static FLOWS: Array<FlowEntry> = Array::with_max_entries(32_768, 0);
+#[map]
+static OPENING_BUCKETS: Array<[u32; 8]> = Array::with_max_entries(1024, 0);
+#[map]
+static OPENINGS: Array<FlowEntry> = Array::with_max_entries(8192, 0);
+#[map]
+static STREAMS: Array<Stream> = Array::with_max_entries(2048, 0);
+#[map]
+static SCRATCH: PerCpuArray<Workspace> = PerCpuArray::with_max_entries(1, 0);
+/// Jiffies and nanoseconds, for the controller to learn the kernel's HZ.
+#[map]
+static CLOCK: Array<[u64; 2]> = Array::with_max_entries(1, 0);
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// The value behind a pointer that a map lookup gave, to read.
+macro_rules! seen {
+    ($map:expr, $index:expr) => {
+        match $map.get_ptr($index) {
+            // SAFETY: a lookup gives a valid pointer or none; array values live as long as the
+            // program. User space writes them only under the slot that is not in force.
+            Some(pointer) => Some(unsafe { &*pointer }),
+            None => None,
+        }
+    };
+}
+
+/// The value behind a pointer that a map lookup gave, to change.
+macro_rules! held {
+    ($map:expr, $index:expr) => {
+        match $map.get_ptr_mut($index) {
+            // SAFETY: a lookup gives a valid pointer or none; array values live as long as the
+            // program. The value is this processor's, or its lock is held by the caller.
+            Some(pointer) => Some(unsafe { &mut *pointer }),
+            None => None,
+        }
+    };
+}
+
+#[inline(always)]
+pub(crate) fn active_slot() -> u32 {
+    match ACTIVE.get_ptr(0) {
+        // SAFETY: as for `seen!`; volatile, so that the frame reads it once.
+        Some(pointer) => unsafe { core::ptr::read_volatile(pointer) & 1 },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn generation(slot: u32) -> Option<&'static Generation> {
+    seen!(GENERATIONS, slot)
+}
+
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    seen!(SETTINGS, 0)
+}
+
+#[inline(always)]
+pub(crate) fn interface(key: &InterfaceKey) -> Option<Interface> {
+    match INTERFACES.get_ptr(key) {
+        // SAFETY: the lookup gave a valid pointer, and rows are only removed from a slot that has
+        // not been in force for a grace period.
+        Some(pointer) => Some(unsafe { *pointer }),
+        None => None,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn network(slot: u32, address: &Address) -> Option<Network> {
+    let key = Key::new(160, NetworkKey { slot, address: *address });
+    NETWORKS.get(&key).copied()
+}
+
+#[inline(always)]
+pub(crate) fn pair(key: &PairKey) -> Option<Pair> {
+    match PAIRS.get_ptr(key) {
+        // SAFETY: as for `interface`.
+        Some(pointer) => Some(unsafe { *pointer }),
+        None => None,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn service(slot: u32, index: u32) -> Option<Service> {
+    seen!(SERVICES, slot * MAX_SERVICES + index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn conduit(slot: u32, id: u16) -> Option<Conduit> {
+    seen!(CONDUITS, slot * MAX_CONDUITS + u32::from(id)).copied()
+}
+
+#[inline(always)]
+pub(crate) fn operation_row(slot: u32, rule_set: u16, unit: u8) -> u16 {
+    match seen!(RULE_SETS, slot * MAX_RULE_SETS + u32::from(rule_set)) {
+        Some(set) => set.rows[usize::from(unit)],
+        None => 0,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn operation(slot: u32, row: u16, function: u8) -> Option<Operation> {
+    let index = (slot * MAX_OPERATION_ROWS + u32::from(row)) * FUNCTIONS + u32::from(function);
+    seen!(OPERATIONS, index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn interval(slot: u32, index: u32) -> Option<Interval> {
+    seen!(INTERVALS, slot * MAX_INTERVALS + index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn count(conduit: u16, reason: u8, bytes: u32) {
+    if let Some(counter) = held!(COUNTERS, u32::from(conduit) * REASON_SLOTS + u32::from(reason)) {
+        counter.frames += 1;
+        counter.bytes += u64::from(bytes);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_rule(rule: u16) {
+    if let Some(hits) = held!(RULES, u32::from(rule)) {
+        *hits += 1;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn reporting() -> Option<&'static mut Reporting> {
+    held!(REPORTING, 0)
+}
+
+#[inline(always)]
+pub(crate) fn workspace() -> Option<&'static mut Workspace> {
+    held!(SCRATCH, 0)
+}
+
+#[inline(always)]
+pub(crate) fn clock() -> Option<&'static mut [u64; 2]> {
+    held!(CLOCK, 0)
+}
+
+#[inline(always)]
+pub(crate) fn rate(conduit: u16) -> u64 {
+    seen!(RATES, u32::from(conduit)).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+pub(crate) fn replace_rate(conduit: u16, old: u64, new: u64) -> bool {
+    match RATES.get_ptr_mut(u32::from(conduit)) {
+        Some(pointer) => atomic::replace(pointer, old, new),
+        None => false,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn bucket(table: FlowTable, bucket: u32) -> Option<&'static [u32; 8]> {
+    match table {
+        FlowTable::Flows => seen!(FLOW_BUCKETS, bucket),
+        FlowTable::Openings => seen!(OPENING_BUCKETS, bucket),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn tag(table: FlowTable, place: u32) -> Option<*mut u32> {
+    let bucket = match table {
+        FlowTable::Flows => FLOW_BUCKETS.get_ptr_mut(place / WAYS),
+        FlowTable::Openings => OPENING_BUCKETS.get_ptr_mut(place / WAYS),
+    }?;
+    Some(bucket.cast::<u32>().wrapping_add((place % WAYS) as usize))
+}
+
+#[inline(always)]
+pub(crate) fn flow_pointer(table: FlowTable, place: u32) -> Option<*mut FlowEntry> {
+    match table {
+        FlowTable::Flows => FLOWS.get_ptr_mut(place),
+        FlowTable::Openings => OPENINGS.get_ptr_mut(place),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn flow(table: FlowTable, place: u32) -> Option<&'static mut FlowEntry> {
+    let pointer = flow_pointer(table, place)?;
+    // SAFETY: as for `held!`: the caller holds the entry's lock.
+    Some(unsafe { &mut *pointer })
+}
+
+#[inline(always)]
+pub(crate) fn stream(index: u32) -> Option<&'static mut Stream> {
+    held!(STREAMS, index)
+}
+
+/// The lock of an entry.
+#[inline(always)]
+pub(crate) fn lock_of(entry: *mut FlowEntry) -> *mut u32 {
+    // SAFETY: the pointer came from a lookup; only the field's address is taken.
+    unsafe { &raw mut (*entry).lock }
+}

@@ -1,0 +1,126 @@
+//! report: counters, events, and the verdict carried out.
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+};
+use conduitfw_common::{
+    Verdict,
+    event::{EVENT_FRAME_BYTES, EventRecord},
+    judgement::Judgement,
+    platform::Platform,
+    reset,
+    table::protocol,
+};
+
+use crate::{frame::Frame, kernel::Kernel, maps};
+
+/// Reports the judgement and carries it out; the cold half of it is a stage of its own.
+#[inline(always)]
+pub(crate) fn report(frame: Frame, judgement: Judgement) -> u32 {
+    if judgement.reason_number() == 0 {
+        maps::count(judgement.conduit(), 0, frame.bytes());
+        return xdp_action::XDP_PASS;
+    }
+    deny(frame.context(), judgement.to_bits())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
+    let judgement = Judgement::from_bits(bits);
+    let mut frame = Frame::new(context);
+    let bytes = frame.bytes();
+    let Some(kernel) = Kernel::new(frame) else { return xdp_action::XDP_DROP };
+    if judgement.is_event() {
+        emit(&kernel, judgement, bytes);
+    }
+    if judgement.is_observed() {
+        maps::count(judgement.conduit(), 0, bytes);
+        if let Some(reporting) = maps::reporting() {
+            reporting.would_deny += 1;
+        }
+        return xdp_action::XDP_PASS;
+    }
+    maps::count(judgement.conduit(), judgement.reason_number(), bytes);
+    if !matches!(judgement.verdict(), Verdict::Reset) {
+        return xdp_action::XDP_DROP;
+    }
+    let workspace = kernel.seen();
+    let to_initiator = judgement.is_to_initiator();
+    let (packet, sequence) = (workspace.packet, workspace.reset_sequence);
+    match reset::rewrite(&mut frame, &packet, sequence, to_initiator) {
+        Ok(()) if to_initiator => xdp_action::XDP_TX,
+        Ok(()) => xdp_action::XDP_PASS,
+        Err(_) => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn emit(kernel: &Kernel, judgement: Judgement, bytes: u32) {
+    let Some(reporting) = maps::reporting() else { return };
+    let sequence = reporting.next_sequence;
+    reporting.next_sequence = sequence + 1;
+    let Some(mut record) = maps::EVENTS.reserve::<EventRecord>(0) else {
+        reporting.lost += 1;
+        return;
+    };
+    fill(record.as_mut_ptr(), kernel, judgement, bytes, sequence);
+    record.submit(0);
+}
+
+#[inline(always)]
+fn fill(
+    record: *mut EventRecord,
+    kernel: &Kernel,
+    judgement: Judgement,
+    bytes: u32,
+    sequence: u64,
+) {
+    // SAFETY: the ring buffer reserved room for a whole record, which is this program's until it is
+    // submitted; every field is written below.
+    let record = unsafe { &mut *record };
+    let workspace = kernel.seen();
+    let packet = &workspace.packet;
+    // SAFETY: the helper has no arguments and no conditions.
+    record.time_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    record.sequence = sequence;
+    // SAFETY: the helper has no arguments and no conditions.
+    record.cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    record.generation = workspace.generation;
+    record.ifindex = kernel.ifindex();
+    record.vlans = packet.vlans;
+    record.source = packet.source;
+    record.destination = packet.destination;
+    if packet.transport == conduitfw_common::packet::transport::ICMP {
+        record.source_port = u16::from(packet.icmp_type) << 8 | u16::from(packet.icmp_code);
+        record.destination_port = packet.source_port | packet.destination_port;
+    } else {
+        record.source_port = packet.source_port;
+        record.destination_port = packet.destination_port;
+    }
+    record.conduit = judgement.conduit();
+    record.frame_length = if bytes > 0xffff { 0xffff } else { bytes as u16 };
+    record.ether_type = packet.ether_type;
+    record.transport = packet.transport;
+    record.reason = judgement.reason_number();
+    record.verdict = judgement.verdict() as u8;
+    record.would_deny = u8::from(judgement.is_observed());
+    record.direction = judgement.direction_number();
+    record.protocol =
+        if workspace.operation.fields == 0 { protocol::NONE } else { protocol::MODBUS };
+    record.operation = workspace.operation;
+    let mut captured = 0;
+    for word in 0..EVENT_FRAME_BYTES / 8 {
+        let at = word * 8;
+        let bytes = match kernel.frame.word(at as u32) {
+            Ok(bytes) => {
+                captured = at as u32 + 8;
+                bytes
+            }
+            Err(_) => [0; 8],
+        };
+        record.frame[at..at + 8].copy_from_slice(&bytes);
+    }
+    record.captured = captured;
+}
