@@ -8,6 +8,7 @@ mod gateway;
 mod host;
 mod plan;
 mod program;
+mod vlan;
 
 use std::path::Path;
 use std::process::Command;
@@ -96,6 +97,7 @@ pub struct Lab {
     gateway: Host,
     hosts: Vec<Host>,
     removal: Removal,
+    taggers: Vec<Program>,
     kept: bool,
 }
 
@@ -129,15 +131,16 @@ impl Lab {
         let hosts: Vec<Host> = plan.zones.iter().map(|zone| host(&zone.name)).collect();
         let mut names = vec![gateway.namespace.clone()];
         names.extend(hosts.iter().map(|host| host.namespace.clone()));
-        let lab = Self {
+        let mut lab = Self {
             plan,
             gateway,
             hosts,
             removal: Removal::Namespaces(names),
+            taggers: Vec::new(),
             kept: false,
         };
         standing(lab.removal.clone());
-        lab.build().context("cannot build the lab")?;
+        lab.taggers = lab.build().context("cannot build the lab")?;
         Ok(lab)
     }
 
@@ -176,10 +179,9 @@ impl Lab {
         let Removal::Namespaces(names) = &self.removal else {
             return Vec::new();
         };
-        names
-            .iter()
-            .map(|name| format!("ip netns delete {name}"))
-            .collect()
+        let deletions = names.iter().map(|name| format!("ip netns delete {name}"));
+        let kills = self.taggers.iter_mut().map(Program::keep);
+        kills.chain(deletions).collect()
     }
 
     /// Sets an offload of every interface, for instance `tx off` or `tx on`.
@@ -198,7 +200,8 @@ impl Lab {
         Ok(())
     }
 
-    fn build(&self) -> Result<()> {
+    fn build(&self) -> Result<Vec<Program>> {
+        let mut taggers = Vec::new();
         for host in self.hosts.iter().chain([&self.gateway]) {
             host::run(
                 Command::new("ip").args(["netns", "add", &host.namespace]),
@@ -238,9 +241,9 @@ impl Lab {
             if owner != host && zone.vlans.is_empty() {
                 share(owner, host)?;
             }
-            self.address(zone, host, owner)?;
+            taggers.extend(self.address(zone, host, owner)?);
         }
-        Ok(())
+        Ok(taggers)
     }
 
     /// A veth pair between the gateway and a host. Tags and checksums stay in the frames, where
@@ -262,26 +265,18 @@ impl Lab {
     }
 
     /// VLAN interfaces where the zone has tags, addresses and routes.
-    fn address(&self, zone: &ZonePlan, host: &Host, owner: &Host) -> Result<()> {
+    fn address(&self, zone: &ZonePlan, host: &Host, owner: &Host) -> Result<Vec<Program>> {
+        let mut taggers = Vec::new();
         let mut here = zone.interfaces[0].clone();
         let mut there = "net0".to_owned();
-        for (depth, id) in zone.vlans.iter().enumerate() {
-            let is_last = depth + 1 == zone.vlans.len();
-            let protocol = if is_last { "802.1Q" } else { "802.1ad" };
-            for (end, name) in [(&self.gateway, &mut here), (owner, &mut there)] {
-                let parent = std::mem::replace(name, format!("{name}.{id}"));
-                // Zones may share their outer tag.
-                if end.run(&format!("ip link show {name}")).is_err() {
-                    end.run(&format!(
-                        "ip link add link {parent} name {name} type vlan protocol {protocol} id {id}"
-                    ))?;
-                    end.run(&format!("ip link set {name} up"))?;
-                }
-            }
-            if is_last && owner != host {
-                owner.run(&format!("ip link set {there} netns {}", host.namespace))?;
-                host.run(&format!("ip link set {there} up"))?;
-            }
+        if !zone.vlans.is_empty() {
+            let (gateway, ids) = (&self.gateway, &zone.vlans);
+            let (name, tagger) = vlan::add(gateway, &here, ids, gateway)?;
+            here = name;
+            taggers.extend(tagger);
+            let (name, tagger) = vlan::add(owner, &there, ids, host)?;
+            there = name;
+            taggers.extend(tagger);
         }
         for address in zone.gateway_addresses()? {
             self.gateway
@@ -298,7 +293,7 @@ impl Lab {
                 "ip {family} route append default via {via} dev {there}"
             ))?;
         }
-        Ok(())
+        Ok(taggers)
     }
 }
 
