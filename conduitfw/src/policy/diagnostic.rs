@@ -85,7 +85,7 @@ impl fmt::Display for Diagnostic {
         };
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
-        writeln!(out, "{margin} --> {file}:{}:{}", self.line, self.column)?;
+        writeln!(out, "{margin}--> {file}:{}:{}", self.line, self.column)?;
         writeln!(out, "{margin} |")?;
         writeln!(out, "{number} | {}", snippet.text)?;
         let indent = " ".repeat(snippet.caret_column);

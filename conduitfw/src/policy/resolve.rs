@@ -551,7 +551,7 @@ fn repeated_ports(
                 "port-used-twice",
                 later.span,
                 format!("{what} opens port {} twice", port.value.first),
-                format!("see {at}"),
+                format!("remove one (the other: {at})"),
             );
         }
         if highest.is_none_or(|(other, _)| port.value.last >= other.value.last) {

@@ -69,6 +69,25 @@ impl Source {
         &self.text
     }
 
+    /// The text of a place.
+    pub(super) fn slice(&self, span: Span) -> &str {
+        self.text.get(span.start..span.end).unwrap_or_default()
+    }
+
+    /// Where the line of `span` is the header of a table: from there to the next header.
+    pub(super) fn table_from(&self, span: Span) -> Span {
+        let line = self.line_start(self.place(span.start).line);
+        let rest = self.text.get(line..).unwrap_or_default();
+        if !rest.trim_start().starts_with('[') {
+            return Span::default();
+        }
+        let end = rest.find("\n[").map_or(self.text.len(), |next| line + next);
+        Span {
+            start: span.start,
+            end,
+        }
+    }
+
     /// The nearest character boundary at or before `offset`, within the text.
     pub(super) fn boundary(&self, offset: usize) -> usize {
         let offset = offset.min(self.text.len());

@@ -289,7 +289,11 @@ fn networks(
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
             continue;
         }
-        if let Some(asset) = policy.asset_of(address) {
+        // What the policy itself gives twice was reported at its place.
+        let found = policy
+            .asset_of(address)
+            .filter(|_| policy.gateway_addresses.is_none());
+        if let Some(asset) = found {
             diagnostics.error(
                 "duplicate-address",
                 asset.span,

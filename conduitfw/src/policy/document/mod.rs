@@ -81,16 +81,28 @@ pub(super) struct ConduitDocument {
 pub(super) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Option<PolicyDocument> {
     let (table, errors) = DeTable::parse_recoverable(source.text());
     let mut is_toml = true;
+    let mut repeated = Span::default();
     for error in errors {
         let span = error.span().map_or_else(Span::default, Span::from);
-        let (code, help) = match error.message() {
-            "duplicate key" => ("duplicate-name", "this key or table was given before"),
-            _ => {
-                is_toml = false;
-                ("not-toml", "the policy is not TOML here")
-            }
-        };
-        diagnostics.error(code, span, error.message(), help);
+        if error.message() != "duplicate key" {
+            is_toml = false;
+            diagnostics.error(
+                "not-toml",
+                span,
+                error.message(),
+                "the policy is not TOML here",
+            );
+        } else if !(repeated.start..repeated.end).contains(&span.start) {
+            let key = source.slice(span);
+            let help = "zones, assets and keys are given once: choose another name, or remove one";
+            diagnostics.error(
+                "duplicate-name",
+                span,
+                format!("`{key}` is given twice"),
+                help,
+            );
+            repeated = source.table_from(span);
+        }
     }
     // What follows a slip in the syntax would be guesses.
     if !is_toml {

@@ -60,7 +60,7 @@ impl<'t> Section<'t> {
     fn unknown_key_help(&self, name: &str) -> String {
         suggestion::did_you_mean(name, self.keys.keys.iter().copied(), || {
             match keys::ALL.iter().find(|table| table.keys.contains(&name)) {
-                Some(table) => format!("it belongs into {}", table.header),
+                Some(table) => format!("it belongs in {}", table.header),
                 None => {
                     let keys = suggestion::list(self.keys.keys.iter().copied());
                     format!("expected {keys}")
