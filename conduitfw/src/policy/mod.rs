@@ -16,6 +16,7 @@ mod model;
 mod resolve;
 mod source;
 mod suggestion;
+mod tables;
 mod value;
 
 use std::fs::File;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use conduitfw_common::modbus::function::FunctionCode;
 use conduitfw_common::table::{
     FUNCTIONS, Interval, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, Operation, RuleSet,
     operation,
@@ -13,8 +14,9 @@ use super::super::resolve::does_not_fit;
 use super::super::source::Span;
 
 /// Functions that are allowed by an operand too, and the largest operand.
-const DIAGNOSTICS: (u8, u16) = (8, u16::MAX);
-const ENCAPSULATED_INTERFACE: (u8, u16) = (43, 255);
+const DIAGNOSTICS: (FunctionCode, u16) = (FunctionCode::DIAGNOSTICS, u16::MAX);
+const ENCAPSULATED_INTERFACE: (FunctionCode, u16) =
+    (FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT, 255);
 
 /// What every cell of a row that allows nothing holds.
 const DENIED: Operation = Operation {
@@ -190,9 +192,11 @@ impl ModbusTables {
             rule: first_rule,
             ..DENIED
         };
-        let operands = |rule: &ModbusRule| match function {
-            8 => Some((rule.sub_functions.clone(), DIAGNOSTICS.1)),
-            43 => Some((rule.mei_types.clone(), ENCAPSULATED_INTERFACE.1)),
+        let operands = |rule: &ModbusRule| match FunctionCode(function) {
+            code if code == DIAGNOSTICS.0 => Some((rule.sub_functions.clone(), DIAGNOSTICS.1)),
+            code if code == ENCAPSULATED_INTERFACE.0 => {
+                Some((rule.mei_types.clone(), ENCAPSULATED_INTERFACE.1))
+            }
             _ => None,
         };
         let mut ranges = Vec::new();

@@ -1,5 +1,6 @@
 //! `[[conduits.modbus]]`, read; the words are those of the Modbus Application Protocol V1.1b3.
 
+use conduitfw_common::modbus::function::{FunctionCode, MEI_TYPES, SUB_FUNCTIONS};
 use toml::de::DeValue;
 
 use super::super::diagnostic::Diagnostics;
@@ -13,61 +14,13 @@ use super::section::{Section, Value, integer, report, wrong_entry};
 const MODBUS_PORT: u16 = 502;
 /// Requests that may wait for a reply, by the Modbus/TCP implementation guide.
 const MAX_OUTSTANDING: u32 = 16;
-const DIAGNOSTICS: u8 = 8;
-const ENCAPSULATED_INTERFACE: u8 = 43;
-
-/// Function codes by name.
-pub(in super::super) const FUNCTIONS: &[(&str, u8)] = &[
-    ("read-coils", 1),
-    ("read-discrete-inputs", 2),
-    ("read-holding-registers", 3),
-    ("read-input-registers", 4),
-    ("write-single-coil", 5),
-    ("write-single-register", 6),
-    ("read-exception-status", 7),
-    ("diagnostics", 8),
-    ("get-comm-event-counter", 11),
-    ("get-comm-event-log", 12),
-    ("write-multiple-coils", 15),
-    ("write-multiple-registers", 16),
-    ("report-server-id", 17),
-    ("read-file-record", 20),
-    ("write-file-record", 21),
-    ("mask-write-register", 22),
-    ("read-write-multiple-registers", 23),
-    ("read-fifo-queue", 24),
-    ("encapsulated-interface-transport", 43),
-];
-
-/// Groups of function codes: what only looks, and what changes something.
-const GROUPS: &[(&str, &[u8])] = &[
-    ("reads", &[1, 2, 3, 4, 20, 24]),
-    ("writes", &[5, 6, 15, 16, 21, 22, 23]),
-];
-
+/// The group of all function codes, and all operands of one.
 const ALL: &str = "all";
-
-/// Sub-functions of function 8 by name.
-const SUB_FUNCTIONS: &[(&str, u16)] = &[
-    ("return-query-data", 0),
-    ("restart-communications-option", 1),
-    ("return-diagnostic-register", 2),
-    ("change-ascii-input-delimiter", 3),
-    ("force-listen-only-mode", 4),
-    ("clear-counters-and-diagnostic-register", 10),
-    ("return-bus-message-count", 11),
-    ("return-bus-communication-error-count", 12),
-    ("return-bus-exception-error-count", 13),
-    ("return-server-message-count", 14),
-    ("return-server-no-response-count", 15),
-    ("return-server-nak-count", 16),
-    ("return-server-busy-count", 17),
-    ("return-bus-character-overrun-count", 18),
-    ("clear-overrun-counter-and-flag", 20),
+/// Groups of function codes: what only looks, and what changes something.
+const GROUPS: &[(&str, &[FunctionCode])] = &[
+    ("reads", FunctionCode::READS),
+    ("writes", FunctionCode::WRITES),
 ];
-
-/// MEI types of function 43 by name.
-const MEI_TYPES: &[(&str, u16)] = &[("canopen", 13), ("read-device-identification", 14)];
 
 /// `[[conduits.modbus]]`.
 #[derive(Debug)]
@@ -92,12 +45,12 @@ pub(super) fn read(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Modb
     let functions = functions(section, diagnostics);
     let outstanding = section.number("max_outstanding", (1, MAX_OUTSTANDING), diagnostics);
     let eight = Operand {
-        function: DIAGNOSTICS,
+        function: FunctionCode::DIAGNOSTICS,
         key: "sub_functions",
         what: "sub-function",
     };
     let forty_three = Operand {
-        function: ENCAPSULATED_INTERFACE,
+        function: FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT,
         key: "mei_types",
         what: "MEI type",
     };
@@ -231,7 +184,7 @@ fn functions(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Functions 
 
 enum FunctionEntry {
     All,
-    Group(&'static [u8]),
+    Group(&'static [FunctionCode]),
     Codes(u8, u8),
 }
 
@@ -249,11 +202,14 @@ fn function_entry(value: &Value<'_>) -> Result<FunctionEntry, Fault> {
     if let Some((_, codes)) = GROUPS.iter().find(|(name, _)| *name == text) {
         return Ok(FunctionEntry::Group(codes));
     }
-    if let Some((_, code)) = FUNCTIONS.iter().find(|(name, _)| *name == text) {
-        return Ok(FunctionEntry::Codes(*code, *code));
+    if let Some((code, _)) = FunctionCode::NAMED.iter().find(|(_, name)| *name == text) {
+        return Ok(FunctionEntry::Codes(code.0, code.0));
     }
     let groups = GROUPS.iter().map(|(name, _)| *name).chain([ALL]);
-    let names = FUNCTIONS.iter().map(|(name, _)| *name).chain(groups);
+    let names = FunctionCode::NAMED
+        .iter()
+        .map(|(_, name)| *name)
+        .chain(groups);
     Err(Fault::new(
         "unknown-function",
         format!("`{text}` is not a Modbus function"),
@@ -273,7 +229,7 @@ fn starts_with_digit(text: &str) -> bool {
 
 /// A function that is allowed by its operand too.
 struct Operand {
-    function: u8,
+    function: FunctionCode,
     key: &'static str,
     what: &'static str,
 }
@@ -283,7 +239,7 @@ impl Operand {
         &self,
         section: &Section<'_>,
         functions: &Functions,
-        names: &[(&str, u16)],
+        names: &[(u16, &str)],
         largest: u16,
         diagnostics: &mut Diagnostics,
     ) -> Operands {
@@ -325,7 +281,7 @@ impl Operand {
     fn entry(
         &self,
         value: &Value<'_>,
-        names: &[(&str, u16)],
+        names: &[(u16, &str)],
         largest: u16,
     ) -> Result<(u16, u16), Fault> {
         let what = self.what;
@@ -340,13 +296,13 @@ impl Operand {
         if starts_with_digit(text) {
             return value::range(what, text, largest);
         }
-        if let Some((_, number)) = names.iter().find(|(name, _)| *name == text) {
+        if let Some((number, _)) = names.iter().find(|(_, name)| *name == text) {
             return Ok((*number, *number));
         }
         Err(Fault::new(
             "unknown-function",
             format!("`{text}` is not a {what}"),
-            suggestion::did_you_mean(text, names.iter().map(|(name, _)| *name), || {
+            suggestion::did_you_mean(text, names.iter().map(|(_, name)| *name), || {
                 format!("expected {expected}, from 0 to {largest}")
             }),
         ))
