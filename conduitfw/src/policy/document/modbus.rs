@@ -171,7 +171,7 @@ fn functions(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Functions 
             FunctionEntry::Group(codes) => {
                 codes
                     .iter()
-                    .for_each(|&code| functions.set.insert(code, code));
+                    .for_each(|code| functions.set.insert(code.0, code.0));
             }
             FunctionEntry::Codes(first, last) => {
                 functions.set.insert(first, last);
@@ -244,7 +244,7 @@ impl Operand {
         diagnostics: &mut Diagnostics,
     ) -> Operands {
         let Self {
-            function,
+            function: FunctionCode(function),
             key,
             what,
         } = *self;
