@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conduitfw_tests::frames::{self, SYN};
-use conduitfw_tests::lab::Host;
+use conduitfw_tests::lab::{Conduitfw, Host, Lab, skipped_without_root};
 use conduitfw_tests::peers::{Listener, ModbusClient, Plc, connect_from, ping};
 use conduitfw_tests::scene;
 use conduitfw_tests::scene::{DOSING, GATEWAY, HMI, HMI_V6, PLANT, PLC, PLC_V6, STRANGER, dosing};
@@ -325,5 +325,46 @@ fn an_idle_scanner_learns_nothing() -> Result<()> {
         &bytes[..40]
     );
     drop(server);
+    Ok(())
+}
+
+#[test]
+fn vlans_are_part_of_the_zone() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    for (vlans, others) in [("20", ["21", "100.20"]), ("100.20", ["20", "100.21"])] {
+        let policy = |vlans: &str| {
+            let tagged = format!("[zones.control]\nvlans = [\"{vlans}\"]");
+            dosing(r#""reads""#).replace("[zones.control]", &tagged)
+        };
+        let right = policy(vlans);
+        let lab = Lab::for_policy(&right)?;
+        let conduitfw = Conduitfw::start(&lab, &right)?;
+        let (operations, control) = (lab.host("operations")?, lab.host("control")?);
+        for (hmi, plc) in FAMILIES {
+            let server = Plc::start(control, (plc, 502))?;
+            let mut client = ModbusClient::connect(operations, Some(hmi), (plc, 502), 1)
+                .with_context(|| format!("VLAN {vlans}"))?;
+            assert_eq!(client.read(0, 2)?.len(), 2);
+            ensure!(
+                client.write(0, 1).is_err(),
+                "VLAN {vlans}: a write was answered"
+            );
+            assert_eq!(server.service().functions(), [3]);
+        }
+        let _server = Listener::echo(control, (PLC, 502))?;
+        for other in others {
+            let reload = conduitfw.reload(&policy(other))?;
+            assert_eq!(reload.status, Some(0), "{}", reload.said);
+            assert!(
+                !connects(operations, HMI, (PLC, 502)),
+                "VLAN {vlans} passed for {other}"
+            );
+        }
+        let reload = conduitfw.reload(&policy("any"))?;
+        assert_eq!(reload.status, Some(0), "{}", reload.said);
+        assert!(connects(operations, HMI, (PLC, 502)), "any VLAN");
+    }
     Ok(())
 }
