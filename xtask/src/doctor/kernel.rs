@@ -85,7 +85,7 @@ fn file_system() -> Finding {
         None => Finding::bad(
             "bpf file system",
             "not mounted",
-            "mount -t bpf bpf /sys/fs/bpf (conduitfw itself does it, too)",
+            "mount -t bpf bpf /sys/fs/bpf",
         ),
     }
 }

@@ -127,6 +127,7 @@ pub(crate) struct Missing {
     packages: Vec<&'static str>,
     components: Vec<&'static str>,
     python: bool,
+    file_system: bool,
 }
 
 impl Missing {
@@ -152,6 +153,7 @@ impl Missing {
             packages,
             components: components(testing),
             python,
+            file_system: purpose >= Purpose::Demo && !file_system_is_mounted(),
         }
     }
 
@@ -162,7 +164,9 @@ impl Missing {
 
     /// Whether something is to come from apt.
     pub(crate) fn wants_packages(&self) -> bool {
-        self.found.best().is_none() || self.linker || !self.packages.is_empty()
+        self.found.best().is_none()
+            || !self.packages.is_empty()
+            || self.linker && !expected_llvm(self.found).is_some_and(llvm_is_here)
     }
 
     /// What is missing, by name.
@@ -178,6 +182,9 @@ impl Missing {
         names.extend(&self.components);
         if self.python {
             names.push("pymodbus");
+        }
+        if self.file_system {
+            names.push("the BPF file system");
         }
         names
     }
@@ -216,6 +223,9 @@ impl Missing {
         }
         if self.python {
             steps.extend(python_steps());
+        }
+        if self.file_system {
+            steps.push(mount_step());
         }
         Ok(steps)
     }
@@ -326,6 +336,26 @@ pub(crate) fn python_is_complete() -> bool {
 fn venv_is_possible() -> bool {
     let mut probe = Command::new("/usr/bin/python3");
     shell::capture(probe.args(["-c", "import venv, ensurepip"])).is_ok()
+}
+
+/// Whether pinned maps and programs have a place to live.
+fn file_system_is_mounted() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .any(|line| line.split(' ').skip(1).take(2).eq(["/sys/fs/bpf", "bpf"]))
+}
+
+fn mount_step() -> Step {
+    let mut command = shell::command("mount");
+    command.args(["-t", "bpf", "bpf", "/sys/fs/bpf"]);
+    Step {
+        command,
+        reason: "the BPF file system, where programs and maps outlive the controller".to_owned(),
+        duration: "at once",
+        needs_root: true,
+        remedy: "does the kernel have CONFIG_BPF_SYSCALL?",
+    }
 }
 
 fn apt_step(packages: &[String]) -> Step {
