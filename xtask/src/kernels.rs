@@ -19,7 +19,7 @@ use console::Account;
 const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// Software emulation takes about eight times as long as the machine itself would.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Which kernels, and what to run on them.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     command: Option<PathBuf>,
     /// What to hand to the program.
     #[arg(last = true)]
-    arguments: Vec<String>,
+    words: Vec<String>,
 }
 
 /// Boots the kernels and fails when one refuses.
@@ -50,7 +50,7 @@ pub(crate) fn run_all() -> Result<Counts> {
     judge(&Arguments {
         kernel: None,
         command: None,
-        arguments: Vec::new(),
+        words: Vec::new(),
     })
 }
 
@@ -64,7 +64,7 @@ fn judge(arguments: &Arguments) -> Result<Counts> {
         }
     }
     ebpf::run()?;
-    let job = guest::Job::build(arguments.command.as_deref(), &arguments.arguments)?;
+    let job = guest::Job::build(arguments.command.as_deref(), &arguments.words)?;
     let chosen = match &arguments.kernel {
         Some(series) => vec![series.as_str()],
         None => SERIES.to_vec(),

@@ -120,7 +120,7 @@ impl Sources {
         self.files
             .iter()
             .map(String::as_str)
-            .filter(|file| file.ends_with(".rs"))
+            .filter(|file| has_extension(Path::new(file), "rs"))
     }
 
     fn read(&self, file: &str) -> Result<String> {
@@ -164,6 +164,11 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == wanted)
 }
 
 fn walk(root: &Path, directory: &Path, files: &mut Vec<String>) -> Result<()> {

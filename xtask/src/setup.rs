@@ -1,11 +1,13 @@
 //! What the build, the demonstration and the tests need: found, or installed after saying so.
 
 mod plan;
+mod steps;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{shell, toolchain::Found};
-use plan::{Missing, Step};
+use plan::Missing;
+use steps::Step;
 
 pub(crate) use plan::{Purpose, python_is_complete, tools};
 

@@ -139,8 +139,8 @@ pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
     eprintln!("==> {what}");
     let began = Instant::now();
     let outcome = work();
-    let word = if outcome.is_ok() { "done" } else { "failed" };
-    eprintln!("    {word} in {:.1} s", began.elapsed().as_secs_f64());
+    let ending = if outcome.is_ok() { "done" } else { "failed" };
+    eprintln!("    {ending} in {:.1} s", began.elapsed().as_secs_f64());
     outcome
 }
 

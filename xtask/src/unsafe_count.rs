@@ -103,10 +103,15 @@ pub(crate) fn parse(text: &str) -> Result<UnsafeBlocks> {
 
 /// The count as it is checked in.
 pub(crate) fn render(blocks: &UnsafeBlocks) -> String {
-    blocks
+    let lines: Vec<String> = blocks
         .iter()
-        .map(|(file, number)| format!("{number} {file}\n"))
-        .collect()
+        .map(|(file, number)| format!("{number} {file}"))
+        .collect();
+    lines.join(
+        "
+",
+    ) + "
+"
 }
 
 /// What differs from the count that is checked in, and what may not be at all.

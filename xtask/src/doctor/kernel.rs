@@ -8,7 +8,7 @@ use crate::shell;
 /// The oldest kernel that the project promises to run on.
 const OLDEST: (u32, u32) = (6, 1);
 
-/// Needed to load and attach: CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF, by their numbers.
+/// Needed to load and attach: network, tracing and BPF rights, by their numbers.
 const CAPABILITIES: [(u32, &str); 3] =
     [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
 

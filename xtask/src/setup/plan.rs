@@ -1,14 +1,13 @@
 //! What is missing, and the steps that bring it.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
-use super::{LINKER_VERSION, PYMODBUS};
+use super::steps::{
+    Step, apt_step, component_step, linker_step, llvm_prefix, mount_step, nightly_step, python,
+    python_steps,
+};
 use crate::{
     shell,
     toolchain::{self, Found, Nightly, Toolchain},
@@ -96,28 +95,6 @@ pub(crate) fn tools(purpose: Purpose) -> impl Iterator<Item = Tool> {
     TOOLS
         .into_iter()
         .filter(move |tool| tool.purpose <= purpose)
-}
-
-/// One command of the set-up.
-pub(crate) struct Step {
-    pub(crate) command: Command,
-    pub(crate) reason: String,
-    pub(crate) duration: &'static str,
-    pub(crate) needs_root: bool,
-    pub(crate) remedy: &'static str,
-}
-
-impl Step {
-    /// The step as one would type it.
-    pub(crate) fn line(&self) -> String {
-        let settings: String = self
-            .command
-            .get_envs()
-            .filter(|(name, _)| *name == "LLVM_PREFIX")
-            .filter_map(|(name, value)| Some(format!("{}={} ", name.display(), value?.display())))
-            .collect();
-        settings + &shell::line_of(&self.command)
-    }
 }
 
 /// What this machine lacks.
@@ -293,10 +270,6 @@ fn llvm_in_dependencies(text: &str) -> Option<u32> {
         .find_map(|word| word.strip_prefix("libllvm")?.parse().ok())
 }
 
-fn llvm_prefix(llvm: u32) -> String {
-    format!("/usr/lib/llvm-{llvm}")
-}
-
 fn llvm_is_here(llvm: u32) -> bool {
     Path::new(&llvm_prefix(llvm))
         .join("include/llvm-c/Core.h")
@@ -320,10 +293,6 @@ fn components(testing: bool) -> Vec<&'static str> {
         .collect()
 }
 
-fn python() -> PathBuf {
-    shell::target("python")
-}
-
 /// Whether the environment of the tests has what they call.
 pub(crate) fn python_is_complete() -> bool {
     std::fs::read_dir(python().join("lib")).is_ok_and(|mut versions| {
@@ -344,102 +313,6 @@ fn file_system_is_mounted() -> bool {
     mounts
         .lines()
         .any(|line| line.split(' ').skip(1).take(2).eq(["/sys/fs/bpf", "bpf"]))
-}
-
-fn mount_step() -> Step {
-    let mut command = shell::command("mount");
-    command.args(["-t", "bpf", "bpf", "/sys/fs/bpf"]);
-    Step {
-        command,
-        reason: "the BPF file system, where programs and maps outlive the controller".to_owned(),
-        duration: "at once",
-        needs_root: true,
-        remedy: "does the kernel have CONFIG_BPF_SYSCALL?",
-    }
-}
-
-fn apt_step(packages: &[String]) -> Step {
-    let mut command = shell::command("apt-get");
-    command
-        .args(["install", "-y", "--no-install-recommends"])
-        .args(packages);
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    Step {
-        command,
-        reason: "the packages of Debian".to_owned(),
-        duration: "about a minute",
-        needs_root: true,
-        remedy: "is the machine Debian 12 with its security updates, and is the archive reachable?",
-    }
-}
-
-fn nightly_step() -> Step {
-    let mut command = shell::command("rustup");
-    command.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
-    command.args(["--component", "rust-src"]);
-    Step {
-        command,
-        reason: "a compiler for BPF".to_owned(),
-        duration: "about a minute",
-        needs_root: false,
-        remedy: "the nightly here has no rust-src and it cannot be had; as root on Debian 12, \
-                 `apt-get install rustc-web libstd-rust-web-dev-bpf` serves as well",
-    }
-}
-
-fn linker_step(llvm: u32) -> Step {
-    let mut command = shell::cargo();
-    command.args([
-        "install",
-        "--quiet",
-        "bpf-linker",
-        "--version",
-        LINKER_VERSION,
-        "--force",
-    ]);
-    command
-        .args(["--no-default-features", "--features"])
-        .arg(format!("llvm-{llvm}"));
-    command.env("LLVM_PREFIX", llvm_prefix(llvm));
-    Step {
-        command,
-        reason: "the linker of the kernel program".to_owned(),
-        duration: "about a minute",
-        needs_root: false,
-        remedy: "a released bpf-linker in the search path serves as well \
-                 (https://github.com/aya-rs/bpf-linker/releases)",
-    }
-}
-
-fn component_step(components: &[&str]) -> Step {
-    let mut command = shell::command("rustup");
-    command.args(["component", "add"]).args(components);
-    Step {
-        command,
-        reason: "the lints".to_owned(),
-        duration: "seconds",
-        needs_root: false,
-        remedy: "install them with the Rust toolchain",
-    }
-}
-
-fn python_steps() -> [Step; 2] {
-    let mut environment = Command::new("/usr/bin/python3");
-    environment
-        .args(["-m", "venv", "--clear"])
-        .arg(python())
-        .current_dir(shell::root());
-    let mut package = Command::new(python().join("bin/python3"));
-    package
-        .args(["-m", "pip", "install", "--quiet", PYMODBUS])
-        .current_dir(shell::root());
-    [environment, package].map(|command| Step {
-        command,
-        reason: "pymodbus, a client and server that the tests meet".to_owned(),
-        duration: "seconds",
-        needs_root: false,
-        remedy: "is the Python package index reachable?",
-    })
 }
 
 #[cfg(test)]
@@ -491,15 +364,5 @@ mod tests {
     fn each_purpose_needs_what_the_one_before_needs() {
         assert_eq!(tools(Purpose::Build).count(), 0);
         assert!(tools(Purpose::Test).count() > tools(Purpose::Demo).count());
-    }
-
-    #[test]
-    fn the_linker_is_built_against_the_compilers_llvm() {
-        let line = linker_step(22).line();
-        assert!(line.starts_with("LLVM_PREFIX=/usr/lib/llvm-22 "), "{line}");
-        assert!(
-            line.ends_with("--no-default-features --features llvm-22"),
-            "{line}"
-        );
     }
 }
