@@ -182,6 +182,7 @@ impl Conduitfw {
         let child = self
             .child
             .insert(command.spawn().context("cannot start conduitfw")?);
+        standing(Removal::Program(child.id()));
         let started = Instant::now();
         let mut message = [0; 256];
         while started.elapsed() < PATIENCE {
@@ -193,6 +194,7 @@ impl Conduitfw {
                 return Ok(());
             }
             if let Some(status) = child.try_wait()? {
+                no_longer_standing(&Removal::Program(child.id()));
                 self.child = None;
                 bail!(
                     "conduitfw run ended with {status}: {}",
@@ -303,6 +305,7 @@ impl Conduitfw {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
+        no_longer_standing(&Removal::Program(child.id()));
         let process = i32::try_from(child.id()).context("a process id out of range")?;
         let _ = kill(Pid::from_raw(process), signal);
         let started = Instant::now();
@@ -320,6 +323,9 @@ impl Conduitfw {
     /// Leaves it running when this value goes; the command that removes it.
     pub fn keep(&mut self) -> Vec<String> {
         self.kept = true;
+        if let Some(process) = self.process() {
+            no_longer_standing(&Removal::Program(process));
+        }
         no_longer_standing(&Removal::Conduitfw(self.files.clone()));
         let detach = self.files.command("detach");
         let words = [detach.get_program()].into_iter().chain(detach.get_args());
