@@ -283,6 +283,8 @@ impl Conduitfw {
             .process_group(0)
             .spawn()
             .context("cannot follow the events")?;
+        standing(Removal::Program(child.id()));
+        standing(Removal::Program(child.id()));
         let output = child.stdout.take().context("no standard output")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -393,6 +395,8 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
+        no_longer_standing(&Removal::Program(self.child.id()));
+        no_longer_standing(&Removal::Program(self.child.id()));
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

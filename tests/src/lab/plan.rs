@@ -116,7 +116,8 @@ impl ZonePlan {
         self.networks.iter().map(address).collect()
     }
 
-    /// The host's addresses, each with the prefix length of its network.
+    /// The host's addresses, each with the prefix length of its network, in the order in which
+    /// they are to be added so that the first one is the host's own choice.
     ///
     /// # Errors
     /// When an address lies in none of the zone's networks.
@@ -131,7 +132,15 @@ impl ZonePlan {
             })?;
             Ok(IpNet::new(*address, network.prefix_len())?)
         };
-        self.addresses.iter().map(address).collect()
+        // Linux prefers the IPv4 address that came first and the IPv6 address that came last.
+        let (first, last): (Vec<_>, Vec<_>) =
+            self.addresses.iter().partition(|address| address.is_ipv4());
+        first
+            .iter()
+            .chain(last.iter().rev())
+            .copied()
+            .map(address)
+            .collect()
     }
 
     /// An address of the host that no asset of the policy has.
