@@ -202,18 +202,21 @@ impl ModbusTables {
         let mut ranges = Vec::new();
         let mut largest = 0;
         for &(rule, id) in allowing {
-            match operands(rule) {
-                None | Some((Operands::All, _)) => return allowed,
-                Some((Operands::Ranges(own), end)) => {
-                    largest = end;
+            let Some((own, end)) = operands(rule) else {
+                return allowed;
+            };
+            largest = end;
+            match own {
+                // The rules before it keep what they allow, so that each counts its own.
+                Operands::All => ranges.push((0, end, id)),
+                Operands::Ranges(own) => {
                     ranges.extend(own.into_iter().map(|(first, last)| (first, last, id)));
                 }
             }
         }
         let run = disjoint(&ranges);
-        let covers_all = |(first, last): (u16, u16)| first == 0 && last == largest;
-        if let [(first, last, rule)] = run[..]
-            && covers_all((first, last))
+        if let [(0, last, rule)] = run[..]
+            && last == largest
         {
             return Operation { rule, ..allowed };
         }

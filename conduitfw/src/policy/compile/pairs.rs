@@ -121,25 +121,18 @@ impl Pairs {
                 .flatten()
             {
                 let others = &self.openings[other];
-                for (port, one, two) in overlaps(openings, others) {
+                for (ports, one, two) in overlaps(openings, others) {
                     let conduits = ordered(one, two);
-                    if reported.contains(&conduits) || self.settled(key.0, other.1, transport, port)
-                    {
+                    let exact = self.openings.get(&(key.0, other.1, transport));
+                    let Some(port) = first_not_in(ports, exact.map_or(&[], Vec::as_slice)) else {
                         continue;
+                    };
+                    if reported.insert(conduits) {
+                        ambiguous_pair(policy, (key.0, other.1), conduits, port, diagnostics);
                     }
-                    reported.insert(conduits);
-                    ambiguous_pair(policy, (key.0, other.1), conduits, port, diagnostics);
                 }
             }
         }
-    }
-
-    fn settled(&self, from: PartyId, to: PartyId, transport: u16, port: u16) -> bool {
-        let exact = self.openings.get(&(from, to, transport));
-        exact
-            .into_iter()
-            .flatten()
-            .any(|opening| opening.ports.first <= port && port <= opening.ports.last)
     }
 
     /// Conduits that take a pair out of a broader conduit: (specific, broader, from, to, port).
@@ -159,10 +152,10 @@ impl Pairs {
                     continue;
                 }
                 let others = self.openings.get(&(other_from, other_to, transport));
-                for (port, one, two) in others.iter().flat_map(|others| overlaps(openings, others))
+                for (ports, one, two) in others.iter().flat_map(|others| overlaps(openings, others))
                 {
                     if seen.insert((one, two)) {
-                        found.push((one, two, (from, to), port));
+                        found.push((one, two, (from, to), ports.first));
                     }
                 }
             }
@@ -202,8 +195,8 @@ fn openings(policy: &Policy, index: usize, groups: &[PortGroup]) -> Vec<(u16, Ve
     all
 }
 
-/// Ports that openings of two different conduits share: the first such port, and the conduits.
-fn overlaps(one: &[Opening], two: &[Opening]) -> Vec<(u16, usize, usize)> {
+/// Ports that openings of two different conduits share, and the conduits.
+fn overlaps(one: &[Opening], two: &[Opening]) -> Vec<(PortRange, usize, usize)> {
     let mut found = Vec::new();
     let mut rest = two;
     for opening in one {
@@ -218,12 +211,24 @@ fn overlaps(one: &[Opening], two: &[Opening]) -> Vec<(u16, usize, usize)> {
             .take_while(|other| other.ports.first <= opening.ports.last)
         {
             if other.conduit != opening.conduit && other.ports.last >= opening.ports.first {
-                let port = opening.ports.first.max(other.ports.first);
-                found.push((port, opening.conduit, other.conduit));
+                let first = opening.ports.first.max(other.ports.first);
+                let last = opening.ports.last.min(other.ports.last);
+                found.push((PortRange { first, last }, opening.conduit, other.conduit));
             }
         }
     }
     found
+}
+
+/// The first port of `ports` that is in none of the openings, which are sorted.
+fn first_not_in(ports: PortRange, openings: &[Opening]) -> Option<u16> {
+    let mut port = ports.first;
+    for opening in openings {
+        if opening.ports.first <= port && port <= opening.ports.last {
+            port = opening.ports.last.checked_add(1)?;
+        }
+    }
+    (port <= ports.last).then_some(port)
 }
 
 fn ordered(one: usize, two: usize) -> (usize, usize) {
