@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 use std::{fs, process, thread};
 
 use anyhow::{Context, Result, bail};
@@ -141,6 +142,10 @@ impl Lab {
         };
         standing(lab.removal.clone());
         lab.taggers = lab.build().context("cannot build the lab")?;
+        if !lab.taggers.is_empty() {
+            // They have no sign of being ready; a client that waits for a second try is late.
+            thread::sleep(Duration::from_millis(300));
+        }
         Ok(lab)
     }
 
