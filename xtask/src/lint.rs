@@ -38,6 +38,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             unsafe_count::render(&blocks),
         )?;
     }
+    if !ebpf::object().is_file() {
+        // The controller carries the object: without it, not even clippy can read the controller.
+        ebpf::run()?;
+    }
     let outcomes = [
         shell::step("format", format),
         shell::step("clippy; a minute or two the first time", clippy),
