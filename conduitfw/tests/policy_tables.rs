@@ -1,7 +1,13 @@
 //! What the compiled tables say is what the policy says, read as plainly as can be.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use conduitfw::policy::{
@@ -130,7 +136,7 @@ fn allows(policy: &Policy, question: Question) -> Option<Answer> {
         for to in to.iter().flatten() {
             let joins = |conduit: &&Conduit| conduit.from.contains(from) && conduit.to.contains(to);
             for conduit in policy.conduits.iter().filter(joins) {
-                if let Some(answer) = conduit_allows(conduit, question) {
+                if let ControlFlow::Break(answer) = conduit_allows(conduit, question) {
                     return answer;
                 }
             }
@@ -150,8 +156,8 @@ fn smallest_network(policy: &Policy, address: IpAddr) -> Option<ZoneId> {
         .map(|(_, zone)| zone)
 }
 
-/// Nothing when the conduit does not have the service.
-fn conduit_allows(conduit: &Conduit, question: Question) -> Option<Option<Answer>> {
+/// Goes on when the conduit does not have the service.
+fn conduit_allows(conduit: &Conduit, question: Question) -> ControlFlow<Option<Answer>> {
     let Question {
         transport,
         port,
@@ -167,7 +173,7 @@ fn conduit_allows(conduit: &Conduit, question: Question) -> Option<Option<Answer
         _ => conduit.icmp_echo,
     };
     if plain {
-        return Some(Some(Answer {
+        return ControlFlow::Break(Some(Answer {
             conduit: conduit.name.clone(),
             rule: None,
         }));
@@ -178,7 +184,7 @@ fn conduit_allows(conduit: &Conduit, question: Question) -> Option<Option<Answer
         .filter(|rule| has(&rule.ports))
         .collect();
     if transport != TCP || rules.is_empty() {
-        return None;
+        return ControlFlow::Continue(());
     }
     let allowing: Vec<_> = rules
         .into_iter()
@@ -190,7 +196,7 @@ fn conduit_allows(conduit: &Conduit, question: Question) -> Option<Option<Answer
         })
         .collect();
     let conduit_name = || conduit.name.clone();
-    Some(allowing.first().map(|rule| Answer {
+    ControlFlow::Break(allowing.first().map(|rule| Answer {
         conduit: conduit_name(),
         rule: Some(conduit.rule_label(rule)),
     }))
@@ -652,7 +658,7 @@ fn a_policy_of_a_mebibyte_is_judged_in_time() {
     let refusal = policy::load_text("p.toml", &larger).unwrap_err();
     assert_eq!(refusal.diagnostics()[0].code, "file-too-large");
     assert!(
-        start.elapsed() < Duration::from_secs(60),
+        start.elapsed() < Duration::from_mins(1),
         "{:?}",
         start.elapsed()
     );

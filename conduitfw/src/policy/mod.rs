@@ -72,10 +72,8 @@ pub fn load(path: &Path) -> Result<Loaded, Refusal> {
         Err(error) if error.as_bytes().len() > MAX_POLICY_BYTES => Err(too_large(&file_name)),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..valid]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count();
+            let before = error.as_bytes().get(..valid).unwrap_or_default();
+            let line = before.split(|byte| *byte == b'\n').count();
             Err(Refusal::without_place(
                 &file_name,
                 "not-utf-8",

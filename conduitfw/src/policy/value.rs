@@ -39,10 +39,7 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 /// The shortest and the longest time that a flow is remembered.
-const DURATIONS: (Duration, Duration) = (
-    Duration::from_millis(100),
-    Duration::from_secs(7 * 24 * 3600),
-);
+const DURATIONS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(7 * 24));
 
 /// A number and a unit: `"30s"`.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
@@ -225,16 +222,12 @@ pub(super) fn vlan_id(number: i128, text: &str) -> Result<u16, Fault> {
 pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
     let malformed =
         |help: String| Fault::new("bad-network", format!("`{text}` is not a network"), help);
-    let network = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => {
-            let help = match text.parse::<IpAddr>() {
-                Ok(IpAddr::V4(_)) => format!("did you mean \"{text}/32\"?"),
-                Ok(IpAddr::V6(_)) => format!("did you mean \"{text}/128\"?"),
-                Err(_) => "expected an address and a prefix length, as in \"10.20.0.0/24\"".into(),
-            };
-            return Err(malformed(help));
-        }
+    let Ok(network) = text.parse::<IpNet>() else {
+        return Err(malformed(match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => format!("did you mean \"{text}/32\"?"),
+            Ok(IpAddr::V6(_)) => format!("did you mean \"{text}/128\"?"),
+            Err(_) => "expected an address and a prefix length, as in \"10.20.0.0/24\"".into(),
+        }));
     };
     if network.trunc() != network {
         return Err(Fault::new(
@@ -338,7 +331,7 @@ mod tests {
     fn durations_have_a_number_and_a_unit() {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
         for text in [
             "",
             "30",

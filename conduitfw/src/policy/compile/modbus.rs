@@ -55,9 +55,9 @@ pub(super) fn port_groups(conduit: &Conduit) -> Vec<PortGroup> {
     let mut starts = changes.into_iter().peekable();
     while let Some((port, (begin, over))) = starts.next() {
         // First the end, then the beginning: a rule may list two runs that touch.
-        over.iter().for_each(|index| {
+        for index in &over {
             open.remove(index);
-        });
+        }
         open.extend(begin);
         let Some((next, _)) = starts.peek() else {
             break;

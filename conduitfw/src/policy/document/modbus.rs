@@ -8,7 +8,8 @@ use super::super::model::{ByteSet, Operands, PortRange};
 use super::super::source::{Span, Spanned};
 use super::super::suggestion;
 use super::super::value::{self, Fault};
-use super::section::{Section, Value, integer, report, wrong_entry};
+use super::conduit::{number_or_range, port_entry, ports as ports_of};
+use super::section::{Section, Value, integer, report, wrong_entry, wrong_type};
 
 /// The port of Modbus/TCP.
 const MODBUS_PORT: u16 = 502;
@@ -56,7 +57,7 @@ pub(super) fn read(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Modb
     };
     ModbusDocument {
         header: section.span,
-        name: name.map(super::owned),
+        name: name.as_ref().map(super::owned),
         ports: ports(section, diagnostics),
         units: units(section, diagnostics),
         sub_functions: eight.read(section, &functions, SUB_FUNCTIONS, u16::MAX, diagnostics),
@@ -81,9 +82,9 @@ fn ports(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Po
             "put all of them into `ports`",
         );
     }
-    let mut ports = super::ports(section, "ports", diagnostics);
+    let mut ports = ports_of(section, "ports", diagnostics);
     if let Some(value) = section.value("port") {
-        match super::port_entry(value) {
+        match port_entry(value) {
             Ok(port) => ports.push(Spanned::new(port, value.span())),
             Err(fault) => report(fault, value.span().into(), diagnostics).unwrap_or(()),
         }
@@ -112,7 +113,7 @@ fn refuse_word<T>(section: &Section<'_>, key: &str, diagnostics: &mut Diagnostic
     let value = section.value(key)?;
     match value.get_ref() {
         DeValue::Array(_) => None,
-        _ => section.wrong_type(key, value, "a list, or \"all\"", diagnostics),
+        _ => wrong_type(key, value, "a list, or \"all\"", diagnostics),
     }
 }
 
@@ -139,7 +140,7 @@ fn is_list(section: &Section<'_>, key: &str) -> bool {
 }
 
 fn byte_range(what: &str, value: &Value<'_>) -> Result<(u8, u8), Fault> {
-    let (first, last) = super::number_or_range(what, value, 255)?;
+    let (first, last) = number_or_range(what, value, 255)?;
     // Both are at most 255 by now.
     Ok((
         u8::try_from(first).unwrap_or(u8::MAX),
@@ -169,9 +170,9 @@ fn functions(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Functions 
         match entry.value {
             FunctionEntry::All => functions.set = ByteSet::ALL,
             FunctionEntry::Group(codes) => {
-                codes
-                    .iter()
-                    .for_each(|code| functions.set.insert(code.0, code.0));
+                for code in codes {
+                    functions.set.insert(code.0, code.0);
+                }
             }
             FunctionEntry::Codes(first, last) => {
                 functions.set.insert(first, last);

@@ -59,13 +59,16 @@ impl<'t> Section<'t> {
 
     fn unknown_key_help(&self, name: &str) -> String {
         suggestion::did_you_mean(name, self.keys.keys.iter().copied(), || {
-            match keys::ALL.iter().find(|table| table.keys.contains(&name)) {
-                Some(table) => format!("it belongs in {}", table.header),
-                None => {
-                    let keys = suggestion::list(self.keys.keys.iter().copied());
-                    format!("expected {keys}")
-                }
-            }
+            let of_another = keys::ALL.iter().find(|table| table.keys.contains(&name));
+            of_another.map_or_else(
+                || {
+                    format!(
+                        "expected {}",
+                        suggestion::list(self.keys.keys.iter().copied())
+                    )
+                },
+                |table| format!("it belongs in {}", table.header),
+            )
         })
     }
 
@@ -99,7 +102,7 @@ impl<'t> Section<'t> {
         let value = self.value(key)?;
         match value.get_ref() {
             DeValue::String(text) => Some(Spanned::new(text.as_ref(), value.span())),
-            _ => self.wrong_type(key, value, "a string", diagnostics),
+            _ => wrong_type(key, value, "a string", diagnostics),
         }
     }
 
@@ -126,9 +129,7 @@ impl<'t> Section<'t> {
         };
         match value.get_ref() {
             DeValue::Boolean(flag) => *flag,
-            _ => self
-                .wrong_type(key, value, "true or false", diagnostics)
-                .unwrap_or(false),
+            _ => wrong_type(key, value, "true or false", diagnostics).unwrap_or(false),
         }
     }
 
@@ -141,29 +142,27 @@ impl<'t> Section<'t> {
     ) -> Option<Spanned<u32>> {
         let value = self.value(key)?;
         let Some(number) = integer(value.get_ref()) else {
-            return self.wrong_type(key, value, "a whole number", diagnostics);
+            return wrong_type(key, value, "a whole number", diagnostics);
         };
-        match u32::try_from(number)
+        let fitting = u32::try_from(number)
             .ok()
-            .filter(|n| (smallest..=largest).contains(n))
-        {
-            Some(number) => Some(Spanned::new(number, value.span())),
-            None => {
-                let fault = Fault::new(
-                    "out-of-range",
-                    format!("`{key}` of {number} is out of range"),
-                    format!("expected {smallest} to {largest}"),
-                );
-                report(fault, value.span().into(), diagnostics)
-            }
+            .filter(|n| (smallest..=largest).contains(n));
+        if fitting.is_none() {
+            let fault = Fault::new(
+                "out-of-range",
+                format!("`{key}` of {number} is out of range"),
+                format!("expected {smallest} to {largest}"),
+            );
+            return report(fault, value.span().into(), diagnostics);
         }
+        fitting.map(|number| Spanned::new(number, value.span()))
     }
 
     /// A list that is not empty.
     pub(super) fn list(&self, key: &str, diagnostics: &mut Diagnostics) -> Option<&'t DeArray<'t>> {
         let value = self.value(key)?;
         let DeValue::Array(array) = value.get_ref() else {
-            return self.wrong_type(key, value, "a list", diagnostics);
+            return wrong_type(key, value, "a list", diagnostics);
         };
         if array.is_empty() {
             let fault = Fault::new(
@@ -207,31 +206,25 @@ impl<'t> Section<'t> {
             return Vec::new();
         };
         let DeValue::Table(table) = value.get_ref() else {
-            self.wrong_type::<()>(key, value, &format!("tables [{key}.NAME]"), diagnostics);
+            wrong_type::<()>(key, value, &format!("tables [{key}.NAME]"), diagnostics);
             return Vec::new();
         };
         let mut tables = Vec::new();
         for (name, value) in table {
             let span = Span::from(name.span());
-            match value.get_ref() {
-                DeValue::Table(table) => {
-                    tables.push((
-                        Spanned {
-                            value: name.get_ref().as_ref(),
-                            span,
-                        },
-                        table,
-                    ));
-                }
-                _ => {
-                    let fault = Fault::new(
-                        "wrong-type",
-                        format!("`{key}.{}` is {}", name.get_ref(), kind(value.get_ref())),
-                        format!("expected a table [{key}.NAME]"),
-                    );
-                    report(fault, span, diagnostics).unwrap_or(())
-                }
+            if let DeValue::Table(table) = value.get_ref() {
+                tables.push((
+                    Spanned {
+                        value: name.get_ref().as_ref(),
+                        span,
+                    },
+                    table,
+                ));
+                continue;
             }
+            let message = format!("`{key}.{}` is {}", name.get_ref(), kind(value.get_ref()));
+            let help = format!("expected a table [{key}.NAME]");
+            diagnostics.error("wrong-type", span, message, help);
         }
         tables.sort_by_key(|(name, _)| name.span);
         tables
@@ -247,7 +240,7 @@ impl<'t> Section<'t> {
             return Vec::new();
         };
         let DeValue::Array(array) = value.get_ref() else {
-            self.wrong_type::<()>(
+            wrong_type::<()>(
                 key,
                 value,
                 "tables, each under its own [[...]]",
@@ -256,12 +249,10 @@ impl<'t> Section<'t> {
             return Vec::new();
         };
         let mut tables = Vec::new();
-        for value in array.iter() {
+        for value in array {
             match value.get_ref() {
                 DeValue::Table(table) => tables.push((value.span().into(), table)),
-                _ => self
-                    .wrong_type(key, value, "a table", diagnostics)
-                    .unwrap_or(()),
+                _ => wrong_type(key, value, "a table", diagnostics).unwrap_or(()),
             }
         }
         tables
@@ -276,24 +267,24 @@ impl<'t> Section<'t> {
         let value = self.value(key)?;
         match value.get_ref() {
             DeValue::Table(table) => Some((value.span().into(), table)),
-            _ => self.wrong_type(key, value, "a table", diagnostics),
+            _ => wrong_type(key, value, "a table", diagnostics),
         }
     }
+}
 
-    pub(super) fn wrong_type<T>(
-        &self,
-        key: &str,
-        value: &Value<'_>,
-        expected: &str,
-        diagnostics: &mut Diagnostics,
-    ) -> Option<T> {
-        let fault = Fault::new(
-            "wrong-type",
-            format!("`{key}` is {}", kind(value.get_ref())),
-            format!("expected {expected}"),
-        );
-        report(fault, value.span().into(), diagnostics)
-    }
+/// Reports a value of the wrong type.
+pub(super) fn wrong_type<T>(
+    key: &str,
+    value: &Value<'_>,
+    expected: &str,
+    diagnostics: &mut Diagnostics,
+) -> Option<T> {
+    let fault = Fault::new(
+        "wrong-type",
+        format!("`{key}` is {}", kind(value.get_ref())),
+        format!("expected {expected}"),
+    );
+    report(fault, value.span().into(), diagnostics)
 }
 
 /// Reports, and gives nothing.
