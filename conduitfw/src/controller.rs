@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::{
     changes::Changes,
     control::protocol::PolicyText,
-    dataplane::{AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes},
+    dataplane::{self, AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes},
     events::{EventSink, PolicyInForce, WallClock},
     instance::Instance,
     naming::{NameHistory, NameTable},
@@ -272,6 +272,15 @@ impl Controller {
             self.plane.maps(),
             Some(controller),
         )?)
+    }
+
+    /// Takes the program off every interface and removes every pin.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be removed.
+    pub fn detach(&self) -> Result<Vec<String>, DataPlaneError> {
+        dataplane::detach(&self.options.instance)
     }
 
     /// Takes one record of the ring buffer.

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    cli::unreadable,
     control::{
         protocol::{Answer, PolicyText},
         server::{Command, Server},
@@ -34,6 +35,8 @@ use crate::{
 const EVENTS_AT_ONCE: usize = 256;
 /// How often the policy file and the interfaces are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// Time for the last answer to leave before the controller does.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Why the daemon ended before it was told to.
 #[derive(Debug, Error)]
@@ -113,7 +116,13 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => drop(reload(&mut controller, None)),
-            Some(command) = received.recv() => obey(&mut controller, command),
+            Some(command) = received.recv() => if obey(&mut controller, command) {
+                // The client's answer is on its way.
+                tokio::time::sleep(LAST_WORDS).await;
+                notify(Notice::Stopping, "detached: nothing is filtered any more");
+                tracing::warn!("detached and stopping: nothing is filtered any more");
+                return Ok(());
+            },
             outcome = server.serve_next() => if let Err(error) = outcome {
                 tracing::warn!("a control client cannot be served: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -173,8 +182,9 @@ fn take_events(ring: &mut RingBuf<MapData>, controller: &mut Controller) -> bool
     false
 }
 
-fn obey(controller: &mut Controller, command: Command) {
-    // A client that left before its answer is no loss.
+/// Answers a command; true when it was the last one. A client that left before its answer is no
+/// loss.
+fn obey(controller: &mut Controller, command: Command) -> bool {
     match command {
         Command::Status(reply) => {
             let _ = reply.send(status(controller));
@@ -185,6 +195,36 @@ fn obey(controller: &mut Controller, command: Command) {
         Command::Events(reply) => {
             let _ = reply.send(controller.sink.follow());
         }
+        Command::Detach(reply) => {
+            let (answer, is_done) = match controller.detach() {
+                Ok(interfaces) => (detached(&interfaces), true),
+                Err(error) => (
+                    Answer::Failed {
+                        text: error.to_string(),
+                    },
+                    false,
+                ),
+            };
+            let _ = reply.send(answer);
+            return is_done;
+        }
+    }
+    false
+}
+
+/// The answer to a detach that worked, with or without a controller.
+pub(crate) fn detached(interfaces: &[String]) -> Answer {
+    let text = if interfaces.is_empty() {
+        "nothing was attached\n".to_owned()
+    } else {
+        format!(
+            "detached from {}: nothing is filtered there any more\n",
+            interfaces.join(", ")
+        )
+    };
+    Answer::Done {
+        result: json!({ "ok": true, "interfaces": interfaces }),
+        text,
     }
 }
 
@@ -227,7 +267,7 @@ fn reload(controller: &mut Controller, given: Option<PolicyText>) -> Answer {
 fn refused(error: &ApplyError) -> Answer {
     match error {
         ApplyError::Refused(refusal) if refusal.is_unreadable() => Answer::Failed {
-            text: refusal.render(),
+            text: unreadable(refusal),
         },
         ApplyError::Refused(refusal) => Answer::Refused {
             result: json!({ "ok": false, "problems": refusal.to_json() }),
@@ -240,7 +280,7 @@ fn refused(error: &ApplyError) -> Answer {
             text: format!("error: {error}\n"),
         },
         ApplyError::DataPlane(_) => Answer::Failed {
-            text: format!("error: {error}\n"),
+            text: error.to_string(),
         },
     }
 }

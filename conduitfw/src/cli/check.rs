@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, complain, print, print_json};
-use crate::policy::{self, Diagnostic, Loaded};
+use crate::policy::{self, Diagnostic, Loaded, Refusal};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -48,11 +48,20 @@ pub(super) fn check(arguments: &Arguments) -> Result<(), Failure> {
     ))
 }
 
+/// One sentence about a file of which nothing else is known.
+pub(crate) fn unreadable(refusal: &Refusal) -> String {
+    let sentences = refusal
+        .diagnostics()
+        .iter()
+        .map(|d| format!("{}: {}", d.file, d.message));
+    sentences.collect::<Vec<_>>().join("; ")
+}
+
 /// Reads a policy, or says what is wrong with it.
 pub(super) fn read_policy(file: &Path, as_json: bool) -> Result<Loaded, Failure> {
     policy::load(file).map_err(|refusal| {
         if refusal.is_unreadable() {
-            return Failure::System(anyhow::anyhow!("{}", refusal.render().trim_end()));
+            return Failure::System(anyhow::anyhow!(unreadable(&refusal)));
         }
         if as_json {
             // A standard output that is gone does not make the policy any better.

@@ -1,14 +1,22 @@
 //! `conduitfw detach`: take the program off every interface.
 
 use clap::Args;
-use serde_json::json;
 
-use super::{Failure, print, print_json};
-use crate::{controller::InstanceLock, dataplane, instance::Instance};
+use super::{
+    Failure, print, print_json,
+    reload::{connect, unexpected},
+};
+use crate::{
+    control::protocol::{Answer, Request},
+    controller::InstanceLock,
+    daemon::detached,
+    dataplane,
+    instance::Instance,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Also while a controller runs
+    /// Without asking a controller, for one that hangs; stop it afterwards
     #[arg(long)]
     force: bool,
     /// Answer in JSON
@@ -17,24 +25,29 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn detach_all(instance: &Instance, arguments: &Arguments) -> Result<(), Failure> {
-    let _lock = if arguments.force {
+    match detach(instance, arguments.force)? {
+        Answer::Done { result, .. } if arguments.json => print_json(&result),
+        Answer::Done { text, .. } => print(&text),
+        answer => Err(unexpected(answer)),
+    }
+}
+
+/// A running controller detaches and stops, so that none is left that reports what is not so.
+fn detach(instance: &Instance, force: bool) -> Result<Answer, Failure> {
+    if !force && let Some(mut client) = connect(instance, &Request::Detach)? {
+        let answer = client.next_answer().map_err(Failure::system)?;
+        return answer.ok_or_else(|| {
+            Failure::System(anyhow::anyhow!(
+                "the controller stopped before it answered: try again"
+            ))
+        });
+    }
+    let _lock = if force {
         None
     } else {
-        Some(InstanceLock::take(instance).map_err(|error| {
-            Failure::System(anyhow::anyhow!(
-                "{error}; to detach while it runs, add --force (it then has nothing to report)"
-            ))
-        })?)
+        Some(InstanceLock::take(instance).map_err(Failure::system)?)
     };
-    let interfaces = dataplane::detach(instance).map_err(Failure::system)?;
-    if arguments.json {
-        return print_json(&json!({ "ok": true, "interfaces": interfaces }));
-    }
-    if interfaces.is_empty() {
-        return print("nothing was attached\n");
-    }
-    print(&format!(
-        "detached from {}: nothing is filtered there any more\n",
-        interfaces.join(", ")
-    ))
+    dataplane::detach(instance)
+        .map(|interfaces| detached(&interfaces))
+        .map_err(Failure::system)
 }

@@ -12,6 +12,8 @@ use std::{io::Write as _, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+pub(crate) use check::unreadable;
+
 use crate::instance::{Instance, InstanceName};
 
 /// A firewall for the boundary between two zones of an industrial network.

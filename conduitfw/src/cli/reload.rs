@@ -86,13 +86,7 @@ pub(super) fn connect(instance: &Instance, request: &Request) -> Result<Option<C
 /// An answer that says why it did not work, or that no such request gets.
 pub(super) fn unexpected(answer: Answer) -> Failure {
     Failure::System(match answer {
-        Answer::Failed { text } => {
-            let text = text.trim_end();
-            anyhow::anyhow!(
-                "{}",
-                text.strip_prefix("error: ").unwrap_or(text).to_owned()
-            )
-        }
+        Answer::Failed { text } => anyhow::anyhow!(text),
         _ => anyhow::anyhow!(
             "the controller gave an answer of another version: restart it, enforcement goes on"
         ),

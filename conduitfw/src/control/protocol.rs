@@ -20,6 +20,8 @@ pub enum Request {
         /// it, so that nobody learns through the controller what only root may read.
         policy: Option<PolicyText>,
     },
+    /// Take the program off every interface, forget everything, and stop.
+    Detach,
     /// The last events, and those to come.
     Events {
         /// Go on with events to come.

@@ -38,6 +38,8 @@ pub enum Command {
     Status(oneshot::Sender<Answer>),
     /// [`Request::Reload`].
     Reload(Option<PolicyText>, oneshot::Sender<Answer>),
+    /// [`Request::Detach`].
+    Detach(oneshot::Sender<Answer>),
     /// [`Request::Events`].
     Events(oneshot::Sender<Following>),
 }
@@ -172,6 +174,10 @@ async fn answer(
         }
         Request::Reload { policy } => {
             let answer = ask(commands, |reply| Command::Reload(policy, reply)).await?;
+            send(writer, &answer).await
+        }
+        Request::Detach => {
+            let answer = ask(commands, Command::Detach).await?;
             send(writer, &answer).await
         }
         Request::Events { follow } => {

@@ -144,9 +144,7 @@ impl DataPlane {
                 source,
             });
         }
-        for interface in tables.interfaces.iter().filter(|row| row.1 != 0) {
-            keep_vlan_tags(&interface.0);
-        }
+
         self.rows.clone_from(&tables.interfaces);
         self.let_go(&indexes);
         self.guarded = indexes;
@@ -160,7 +158,8 @@ impl DataPlane {
     ) -> Result<Vec<String>, DataPlaneError> {
         let mut attached = Vec::new();
         for (interface, ifindex) in indexes {
-            if self.guarded.get(interface) == Some(ifindex) {
+            let is_pinned = self.pins.link(interface).exists();
+            if is_pinned && self.guarded.get(interface) == Some(ifindex) {
                 continue;
             }
             match self.guard(interface) {
@@ -185,6 +184,7 @@ impl DataPlane {
             }
             self.pins.remove_link(interface)?;
         }
+        keep_vlan_tags(interface);
         attach::attach(xdp, &self.pins, interface, self.mode)?;
         Ok(true)
     }

@@ -4,8 +4,9 @@ use std::process::{Command, Stdio};
 
 /// Keeps VLAN tags in the frames of an interface, or says why they may be missing.
 ///
-/// A driver with receive offload moves the tag out of the frame; a zone with `vlans` would then
-/// never match, and its frames be denied.
+/// A driver with receive offload moves the tag out of the frame before XDP sees it, so that a
+/// tagged frame looks untagged: zones with `vlans` would never match, and zones without would take
+/// what is not theirs.
 pub(super) fn keep_vlan_tags(interface: &str) {
     let outcome = Command::new("ethtool")
         .args(["-K", interface, "rxvlan", "off"])
@@ -21,7 +22,7 @@ pub(super) fn keep_vlan_tags(interface: &str) {
     tracing::warn!(
         interface,
         reason,
-        "VLAN receive offload could not be turned off: if the driver strips tags, frames of zones \
-         with `vlans` on this interface are denied; run `ethtool -K {interface} rxvlan off`"
+        "VLAN receive offload could not be turned off; if the driver strips tags, tagged frames \
+         look untagged here: install ethtool, or use a network card that lets it be turned off"
     );
 }

@@ -128,6 +128,10 @@ impl Pins {
                 action: "removing the directory of pins",
                 source,
             })?;
+            if let Some(parent) = self.directory.parent() {
+                // It stays where other instances have their pins.
+                let _ = fs::remove_dir(parent);
+            }
         }
         Ok(interfaces)
     }
