@@ -7,12 +7,20 @@ use anyhow::{Context, Result};
 /// Blocks of unsafe code by file, relative to the workspace.
 pub(crate) type UnsafeBlocks = BTreeMap<String, usize>;
 
-/// The only files that may hold unsafe code.
-const ALLOWED: [&str; 5] = [
+/// The only files that may hold unsafe code, by what they need it for.
+const ALLOWED: [&str; 11] = [
+    // Helpers of the kernel, frame memory, map memory.
+    "conduitfw-ebpf/src/atomic.rs",
     "conduitfw-ebpf/src/frame.rs",
+    "conduitfw-ebpf/src/history.rs",
+    "conduitfw-ebpf/src/kernel.rs",
+    "conduitfw-ebpf/src/main.rs",
     "conduitfw-ebpf/src/maps.rs",
     "conduitfw-ebpf/src/report.rs",
     "conduitfw-ebpf/src/verifier.rs",
+    // Descriptors in the event loop; the wait for frames in flight; the one `unsafe impl Pod`.
+    "conduitfw/src/daemon.rs",
+    "conduitfw/src/dataplane/grace.rs",
     "conduitfw/src/dataplane/maps.rs",
 ];
 
@@ -31,11 +39,18 @@ pub(crate) fn count(source: &str) -> usize {
         .filter(|(index, word)| {
             let next = words.get(index + 1).copied().unwrap_or_default();
             let opens = |text: &str| text.starts_with('{');
-            let declares = ["fn", "impl", "trait", "extern"].contains(&next);
+            let declares = ["fn", "impl", "trait", "extern"]
+                .iter()
+                .any(|word| next.strip_prefix(word).is_some_and(|rest| !continues(rest)));
             word.ends_with("unsafe") && is_keyword(word) && (opens(next) || declares)
                 || word.ends_with("unsafe{")
         })
         .count()
+}
+
+/// Whether a word goes on, so that `implement` is not taken for `impl`.
+fn continues(rest: &str) -> bool {
+    rest.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_')
 }
 
 fn is_keyword(word: &str) -> bool {
@@ -118,7 +133,7 @@ pub(crate) fn render(blocks: &UnsafeBlocks) -> String {
 pub(crate) fn complaints(found: &UnsafeBlocks, recorded: &UnsafeBlocks) -> Vec<String> {
     let mut complaints = Vec::new();
     for (file, number) in found {
-        if !ALLOWED.contains(&file.as_str()) && !recorded.contains_key(file) {
+        if !ALLOWED.contains(&file.as_str()) {
             complaints.push(format!(
                 "{file}: {number} unsafe, in a file that may hold none"
             ));
@@ -149,6 +164,7 @@ mod tests {
         assert_eq!(count("let x = unsafe { y };"), 1);
         assert_eq!(count("f(unsafe { y }, unsafe {\n z })"), 2);
         assert_eq!(count("unsafe impl Pod for X {}\nunsafe fn f() {}"), 2);
+        assert_eq!(count("unsafe impl<T: Copy> Pod for X<T> {}"), 1);
         assert_eq!(count("let x =\n    unsafe\n    { y };"), 1);
     }
 
