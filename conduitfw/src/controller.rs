@@ -71,7 +71,7 @@ pub enum StartError {
     )]
     AlreadyRunning(String),
     /// A file or directory cannot be used.
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}: {source}{}", path.display(), remedy(source))]
     File {
         /// What was tried.
         action: &'static str,
@@ -80,6 +80,16 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What to do about a file that cannot be used.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ": run conduitfw as root",
+        io::ErrorKind::StorageFull => ": free some space on that file system",
+        io::ErrorKind::ReadOnlyFilesystem => ": make that file system writable",
+        _ => "",
+    }
 }
 
 /// A policy that came into force.

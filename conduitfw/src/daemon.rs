@@ -24,7 +24,7 @@ use crate::{
         protocol::{Answer, PolicyText},
         server::{Command, Server},
     },
-    controller::{ApplyError, Controller, InstanceLock, Options, StartError},
+    controller::{ApplyError, Controller, InstanceLock, Options, StartError, remedy},
     dataplane::{DataPlaneError, maps::open_events, rtnetlink},
     events::WallClock,
     notify::{Notice, notify},
@@ -45,7 +45,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The control socket cannot be made.
-    #[error("the control socket {} cannot be made: {source}", path.display())]
+    #[error("the control socket {} cannot be made: {source}{}", path.display(), remedy(source))]
     Socket {
         /// Its path.
         path: PathBuf,

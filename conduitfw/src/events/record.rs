@@ -13,6 +13,7 @@ use conduitfw_common::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use zerocopy::IntoBytes as _;
 
 /// Looks up what the policy that decided calls things.
 pub trait Names {
@@ -190,7 +191,7 @@ impl Event {
             destination_asset: asset(destination),
             destination,
             destination_port: has_ports.then_some(record.destination_port),
-            transport: transport_name(record.transport),
+            transport: transport_name(record.transport, record.ether_type),
             icmp_type: is_icmp.then_some(icmp_type),
             icmp_code: is_icmp.then_some(icmp_code),
             direction: match record.direction {
@@ -241,9 +242,12 @@ fn conduit_name(id: u16, names: &dyn Names) -> Option<String> {
     Some(names.conduit(id).unwrap_or_else(|| format!("conduit-{id}")))
 }
 
-fn transport_name(number: u8) -> Option<String> {
+/// The kernel counts ICMPv6 as ICMP; the Ethernet type tells them apart.
+fn transport_name(number: u8, ether_type: u16) -> Option<String> {
+    const IPV6: u16 = 0x86dd;
     Some(match number {
         0 => return None,
+        1 if ether_type == IPV6 => "icmpv6".to_owned(),
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
@@ -275,10 +279,8 @@ fn vlan_ids(vlans: u32) -> Vec<u16> {
 
 fn frame_hex(record: &EventRecord) -> String {
     let captured = usize::try_from(record.captured).unwrap_or(usize::MAX);
-    let bytes = record
-        .frame
-        .get(..captured.min(record.frame.len()))
-        .unwrap_or_default();
+    let frame = record.frame.as_bytes();
+    let bytes = frame.get(..captured.min(frame.len())).unwrap_or_default();
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -334,8 +336,8 @@ pub(super) mod tests {
     }
 
     pub(crate) fn denied_write() -> EventRecord {
-        let mut frame = [0; EVENT_FRAME_BYTES];
-        frame[0] = 0xab;
+        let mut frame = [0; EVENT_FRAME_BYTES / 8];
+        frame[0] = 0xab_u64.to_le();
         EventRecord {
             time_ns: 5,
             sequence: 17,
