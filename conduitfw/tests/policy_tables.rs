@@ -587,7 +587,7 @@ fn a_thousand_rules_compile_at_once() {
     println!("1,000 rules: {took:?}");
     assert_eq!(tables.rule_sets.len(), 251);
     // Milliseconds when optimised; the limit leaves room for a slow build on a busy machine.
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
 #[test]
@@ -650,7 +650,9 @@ fn a_policy_of_a_mebibyte_is_judged_in_time() {
             text.push_str(&line.replace("{}", &number.to_string()));
             number += 1;
         }
+        let begin = Instant::now();
         let refusal = policy::load_text("p.toml", &text).unwrap_err();
+        println!("{line:?}: {:?}", begin.elapsed());
         assert!(refusal.diagnostics().len() <= 200);
         assert!(refusal.render().contains("more problems are not shown"));
     }
@@ -659,6 +661,45 @@ fn a_policy_of_a_mebibyte_is_judged_in_time() {
     assert_eq!(refusal.diagnostics()[0].code, "file-too-large");
     assert!(
         start.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn the_worst_of_rules_are_judged_in_time() {
+    let start = Instant::now();
+    let conduit = "[[conduits]]\nname = \"c\"\nfrom = [\"a\"]\nto = [\"b\"]\nrationale = \"x\"\n";
+    let rules: [fn(u32) -> String; 3] = [
+        |n| {
+            format!(
+                "ports = [\"{}-{}\"]\nunits = [1]\nfunctions = [1]\n",
+                1 + n,
+                60_000 - n
+            )
+        },
+        |n| format!("port = {}\nunits = [1]\nfunctions = [1]\n", 1 + n),
+        |n| {
+            format!(
+                "units = [\"{}-255\"]\nfunctions = [8]\nsub_functions = [{n}]\n",
+                n % 256
+            )
+        },
+    ];
+    for rule in rules {
+        let mut text = PLANT.to_owned() + conduit;
+        for number in 0..3_000 {
+            text.push_str("[[conduits.modbus]]\n");
+            text.push_str(&rule(number));
+        }
+        let begin = Instant::now();
+        let loaded = policy::load_text("p.toml", &text);
+        let code = loaded.err().map(|refusal| refusal.diagnostics()[0].code);
+        println!("{:?}: {:?}", begin.elapsed(), code);
+        assert!(code.is_none_or(|code| code == "does-not-fit"));
+    }
+    assert!(
+        start.elapsed() < Duration::from_mins(2),
         "{:?}",
         start.elapsed()
     );

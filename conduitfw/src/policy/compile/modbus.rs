@@ -32,8 +32,11 @@ type Row = [Operation; FUNCTIONS as usize];
 /// Ports of a conduit that the same Modbus rules hold for: indices into its rules.
 pub(super) type PortGroup = (PortRange, Vec<usize>);
 
+/// Rules listed in all port groups of a conduit together, at most.
+const MAX_GROUPED_RULES: usize = 1 << 20;
+
 /// Cuts the ports of a conduit's Modbus rules into runs that the same rules hold for.
-pub(super) fn port_groups(conduit: &Conduit) -> Vec<PortGroup> {
+pub(super) fn port_groups(conduit: &Conduit, diagnostics: &mut Diagnostics) -> Vec<PortGroup> {
     // For every port where something changes: the rules that begin and those that are over.
     let mut changes: BTreeMap<u32, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
     for (index, rule) in conduit.modbus.iter().enumerate() {
@@ -52,6 +55,7 @@ pub(super) fn port_groups(conduit: &Conduit) -> Vec<PortGroup> {
     }
     let mut groups: Vec<PortGroup> = Vec::new();
     let mut open: BTreeSet<usize> = BTreeSet::new();
+    let mut grouped = 0;
     let mut starts = changes.into_iter().peekable();
     while let Some((port, (begin, over))) = starts.next() {
         // First the end, then the beginning: a rule may list two runs that touch.
@@ -65,6 +69,12 @@ pub(super) fn port_groups(conduit: &Conduit) -> Vec<PortGroup> {
         let (Ok(first), Ok(last)) = (u16::try_from(port), u16::try_from(next - 1)) else {
             break;
         };
+        grouped += open.len();
+        if grouped > MAX_GROUPED_RULES {
+            let what = "Modbus rules on overlapping ports";
+            does_not_fit(what, grouped, MAX_GROUPED_RULES, conduit.span, diagnostics);
+            break;
+        }
         if !open.is_empty() {
             groups.push((PortRange { first, last }, open.iter().copied().collect()));
         }

@@ -47,7 +47,7 @@ impl Pairs {
         let limit = (MAX_PAIRS / SLOTS) as usize;
         let mut total = 0usize;
         for (index, conduit) in policy.conduits.iter().enumerate() {
-            let groups = port_groups(conduit);
+            let groups = port_groups(conduit, diagnostics);
             let by_transport = openings(policy, index, &groups);
             pairs.groups.push(groups);
             let joined = conduit.from.len() * conduit.to.len() * by_transport.len();
