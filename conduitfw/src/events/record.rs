@@ -408,4 +408,37 @@ pub(super) mod tests {
         assert_eq!(event.source, None);
         assert_eq!(event.frame.len(), 2 * EVENT_FRAME_BYTES);
     }
+
+    const SCHEMA: &str = include_str!("../../../docs/events.md");
+
+    #[test]
+    fn the_documentation_has_every_reason() {
+        for reason in Reason::ALL {
+            let row = format!(
+                "| {} | `{}` | {} |\n",
+                *reason as u8,
+                reason.label(),
+                reason.meaning()
+            );
+            assert!(SCHEMA.contains(&row), "docs/events.md lacks: {row}");
+        }
+        let rows = SCHEMA.lines().filter(|line| {
+            line.strip_prefix("| ")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        });
+        assert_eq!(rows.count(), Reason::ALL.len(), "a reason that is none");
+    }
+
+    #[test]
+    fn the_documentation_has_every_field() {
+        let event = Event::from_record(&denied_write(), Timestamp::UNIX_EPOCH, &Plant);
+        let json = serde_json::to_value(&event).unwrap();
+        let modbus = json["modbus"].as_object().unwrap();
+        for field in json.as_object().unwrap().keys().chain(modbus.keys()) {
+            assert!(
+                SCHEMA.contains(&format!("| `{field}` |")),
+                "docs/events.md lacks {field}"
+            );
+        }
+    }
 }
