@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeTable;
 
-use super::diagnostic::Diagnostics;
+use super::diagnostic::{Diagnostics, is_unprintable};
 use super::model::{Limits, Mode, NewFlows, OnDeny, PortRange, Site, Timeouts, Vlans};
 use super::source::{Source, Span, Spanned};
 use super::suggestion;
@@ -298,24 +298,32 @@ fn unknown_word(key: &str, found: &str, words: &[&str]) -> Fault {
     )
 }
 
-/// A text for people.
+/// A text for people. It is shown as it is, so it must not hold what a terminal would obey.
 fn words(section: &Section<'_>, key: &str, diagnostics: &mut Diagnostics) -> Option<String> {
-    section
-        .text(key, diagnostics)
-        .map(|text| text.value.trim().to_owned())
+    let text = section.text(key, diagnostics)?;
+    let joined = text
+        .value
+        .split(['\n', '\r', '\t'])
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(" ");
+    if joined.chars().any(is_unprintable) {
+        let message = format!("`{key}` has a control character or an invisible one");
+        diagnostics.error("control-character", text.span, message, "remove it");
+    }
+    Some(joined.trim().to_owned())
 }
 
 /// A text for people that must say something.
 fn required_words(section: &Section<'_>, key: &str, diagnostics: &mut Diagnostics) -> String {
-    let Some(text) = section.text(key, diagnostics) else {
+    let Some(words) = words(section, key, diagnostics) else {
         return String::new();
     };
-    let trimmed = text.value.trim();
-    if trimmed.is_empty() {
+    if words.is_empty() {
         let message = format!("{} has an empty `{key}`", section.what);
-        diagnostics.error("empty-text", text.span, message, "say it in words");
+        diagnostics.error("empty-text", section.place(key), message, "say it in words");
     }
-    trimmed.to_owned()
+    words
 }
 
 fn check_name(what: &str, name: &Spanned<&str>, diagnostics: &mut Diagnostics) {
