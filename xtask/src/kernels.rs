@@ -7,13 +7,15 @@ mod image;
 use std::{
     env,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{ebpf, shell, summary::Counts};
 use console::Account;
+use image::Image;
 
 /// The series that the project promises to run on, oldest first.
 const SERIES: [&str; 2] = ["6.1", "6.12"];
@@ -69,36 +71,56 @@ fn judge(arguments: &Arguments) -> Result<Counts> {
         Some(series) => vec![series.as_str()],
         None => SERIES.to_vec(),
     };
-    let mut counts = Counts::default();
+    let mut machines = Vec::new();
     for series in chosen {
-        let account = boot(series, &job)?;
+        machines.push((series, prepare(series, &job)?));
+    }
+    let what = "boot and run, all at once; some seconds, and what the tests take";
+    let accounts = shell::step(what, || boot_all(&machines))?;
+    let mut counts = Counts::default();
+    for ((series, _), account) in machines.iter().zip(accounts) {
         report(series, &account);
         counts.add(account.counts());
     }
     Ok(counts)
 }
 
-fn boot(series: &str, job: &guest::Job) -> Result<Account> {
-    let image = shell::step(
+/// A kernel and what it starts with.
+struct Machine {
+    image: Image,
+    initramfs: PathBuf,
+}
+
+fn prepare(series: &str, job: &guest::Job) -> Result<Machine> {
+    shell::step(
         &format!("Linux {series}: newest cloud kernel of Debian"),
         || {
             let image = image::newest(series)?;
             eprintln!("    {}", image.release);
-            Ok(image)
-        },
-    )?;
-    shell::step(
-        &format!("Linux {series}: boot and run, some seconds, and what the tests take"),
-        || {
             let initramfs = job.initramfs(&image)?;
-            console::boot(
-                &image.kernel,
-                &initramfs,
-                &image.directory.join("console.log"),
-                PATIENCE,
-            )
+            Ok(Machine { image, initramfs })
         },
     )
+}
+
+/// Each machine emulates on one core or two: together they take little longer than one.
+fn boot_all(machines: &[(&str, Machine)]) -> Result<Vec<Account>> {
+    thread::scope(|scope| {
+        let boots: Vec<_> = machines
+            .iter()
+            .map(|(_, Machine { image, initramfs })| {
+                let log = image.directory.join("console.log");
+                scope.spawn(move || console::boot(&image.kernel, initramfs, &log, PATIENCE))
+            })
+            .collect();
+        boots
+            .into_iter()
+            .map(|boot| {
+                boot.join()
+                    .map_err(|_| anyhow!("the wait for a machine broke"))?
+            })
+            .collect()
+    })
 }
 
 fn report(series: &str, account: &Account) {
