@@ -24,9 +24,10 @@ use crate::{
         protocol::{Answer, PolicyText},
         server::{Command, Server},
     },
-    controller::{ApplyError, Controller, InstanceLock, Options, StartError, remedy},
+    controller::{ApplyError, Controller, Options, StartError, remedy},
     dataplane::{DataPlaneError, maps::open_events, rtnetlink},
     events::WallClock,
+    lock::InstanceLock,
     notify::{Notice, notify},
     policy::Loaded,
 };

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod events;
 pub mod instance;
+pub mod lock;
 pub mod naming;
 pub mod notify;
 pub mod policy;

@@ -1,6 +1,6 @@
 //! What is remembered of the policy in force beside the pins: since when, and its text.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,11 @@ impl InForce {
     /// The state directory cannot be written.
     pub fn save(&self, instance: &Instance, text: &str) -> io::Result<()> {
         let directory = instance.state();
-        fs::create_dir_all(&directory)?;
+        // A policy tells how the plant is built.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&directory)?;
         replace_file(&directory.join(TEXT), text.as_bytes())?;
         replace_file(&directory.join(RECORD), &serde_json::to_vec_pretty(self)?)
     }

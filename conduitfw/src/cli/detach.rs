@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     control::protocol::{Answer, Request},
-    controller::InstanceLock,
     daemon::detached,
     dataplane,
     instance::Instance,
+    lock::InstanceLock,
 };
 
 #[derive(Args, Debug)]

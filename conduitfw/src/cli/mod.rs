@@ -102,7 +102,7 @@ pub enum Failure {
     #[error("")]
     Refused,
     /// Anything else: one sentence with the remedy. Exit code 2.
-    #[error("{0:#}")]
+    #[error("{0}")]
     System(#[from] anyhow::Error),
 }
 

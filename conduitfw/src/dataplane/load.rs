@@ -1,6 +1,6 @@
 //! From the object in this binary to programs in the kernel and maps under their pins.
 
-use std::{fmt, io, thread, time::Duration};
+use std::{fmt, io, path::Path, thread, time::Duration};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -113,10 +113,15 @@ pub(super) struct Loaded {
 }
 
 /// Loads the programs, with new maps or with those that an earlier controller left pinned.
-pub(super) fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, DataPlaneError> {
+pub(super) fn load(pins: &Pins, bpffs: &Path, sizes: TableSizes) -> Result<Loaded, DataPlaneError> {
     check_kernel()?;
     let sizes = sizes.rounded();
     let took_over = pins.exist() && check_pinned(pins, sizes)?;
+    if !took_over {
+        // What a start that did not finish may have left would be taken for ours.
+        pins.remove_all()?;
+        pins.create(bpffs)?;
+    }
     match load_into(pins, sizes, took_over) {
         Ok(loaded) => Ok(loaded),
         Err(error) => {
@@ -142,12 +147,11 @@ fn same_sizes(settings: &Settings, wanted: TableSizes) -> Result<(), DataPlaneEr
     }
 }
 
-/// Whether the pins can be taken over; leftovers of a start that never finished are removed.
+/// Whether the pins can be taken over; not so those of a start that never finished.
 fn check_pinned(pins: &Pins, sizes: TableSizes) -> Result<bool, DataPlaneError> {
     let settings = open_settings(pins.directory())?;
     if settings.abi_version == 0 {
         tracing::info!("removing the pins of a start that did not finish");
-        pins.remove_all()?;
         return Ok(false);
     }
     if settings.abi_version != ABI_VERSION {

@@ -8,6 +8,7 @@ pub mod maps;
 mod offload;
 mod pins;
 pub mod rtnetlink;
+mod slot;
 
 use std::io;
 
