@@ -176,6 +176,20 @@ fn a_file_that_is_not_there_is_not_a_wrong_policy() {
     );
 }
 
+#[test]
+fn the_editor_of_another_system_does_no_harm() {
+    let text = fs::read_to_string(root().join("rules/quickstart.toml")).unwrap();
+    let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    accepted("windows.toml", &windows);
+    let wrong = windows.replace("plc-dosing\"]", "plc-dosnig\"]");
+    let refusal = policy::load_text("windows.toml", &wrong).unwrap_err();
+    let shown = refusal.render();
+    assert!(
+        shown.contains("did you mean `plc-dosing`?") && !shown.contains('\r'),
+        "{shown}"
+    );
+}
+
 /// Blocks of TOML in a document: the line they begin at, whether they are marked as a whole
 /// policy, and their text.
 fn toml_blocks(document: &str) -> Vec<(usize, bool, String)> {

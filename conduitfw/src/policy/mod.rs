@@ -1,8 +1,8 @@
 //! From what people write to what the kernel reads.
 //!
-//! One direction, as the stages of a frame: [`document`] reads the TOML text with its places kept,
-//! [`resolve`] turns names into numbers and refuses what contradicts itself, [`lint`] remarks on
-//! what is allowed and may still surprise, [`compile`] lays out the tables. Every stage reports all
+//! One direction, as the stages of a frame: `document` reads the TOML text with its places kept,
+//! `resolve` turns names into numbers and refuses what contradicts itself, `lint` remarks on
+//! what is allowed and may still surprise, `compile` lays out the tables. Every stage reports all
 //! the problems it finds, each with its place in the text.
 //!
 //! This module knows neither the kernel nor a clock nor a socket.

@@ -174,6 +174,9 @@ fn in_zone(
     };
     for address in &asset.addresses {
         let found = index.zone_of(address.value);
+        if found == Some(zone) {
+            not_the_networks_own(home, address, diagnostics);
+        }
         if found == Some(zone) || home.networks.is_empty() {
             continue;
         }
@@ -196,5 +199,28 @@ fn in_zone(
             |other| format!("it belongs to zone `{}`", other.name.value),
         );
         diagnostics.error("outside-of-zone", address.span, message, help);
+    }
+}
+
+/// The first address of an IPv4 network is its own and the last is for all its hosts (RFC 1812
+/// §4.2.2.11); networks of one or two addresses have neither.
+fn not_the_networks_own(
+    home: &ZoneDocument,
+    address: &Spanned<IpAddr>,
+    diagnostics: &mut Diagnostics,
+) {
+    let networks = home.networks.iter().map(|network| network.value);
+    let holding = networks.filter(|network| network.contains(&address.value));
+    let Some(IpNet::V4(network)) = holding.max_by_key(IpNet::prefix_len) else {
+        return;
+    };
+    let own = [network.network(), network.broadcast()];
+    if network.prefix_len() < 31 && own.iter().any(|own| address.value == IpAddr::V4(*own)) {
+        diagnostics.error(
+            "special-address",
+            address.span,
+            format!("`{}` is not the address of a host", address.value),
+            format!("it is the first or the last of the network `{network}`"),
+        );
     }
 }
