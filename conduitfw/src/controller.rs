@@ -9,7 +9,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use nix::ifaddrs::getifaddrs;
 use serde_json::json;
 use thiserror::Error;
 
@@ -18,6 +17,7 @@ use crate::{
     control::protocol::PolicyText,
     dataplane::{self, AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes},
     events::{EventSink, PolicyInForce, WallClock},
+    gateway::{gateway_addresses, routable},
     instance::Instance,
     naming::{NameHistory, NameTable},
     policy::{self, Diagnostic, Ids, Loaded, Mode, Policy, Refusal, Surroundings},
@@ -138,7 +138,7 @@ pub struct Controller {
     ids: Ids,
     names: NameHistory,
     policy: Arc<Policy>,
-    generation: u32,
+    gateway: Vec<IpAddr>,
     started: Timestamp,
     /// Where events go.
     pub sink: EventSink,
@@ -160,7 +160,7 @@ impl Controller {
             ids: Ids::default(),
             names: NameHistory::default(),
             policy: Arc::clone(&policy),
-            generation: 0,
+            gateway: Vec::new(),
             started: Timestamp::now(),
             sink: EventSink::default(),
         };
@@ -262,6 +262,32 @@ impl Controller {
         self.sink.take(bytes, clock, &self.names);
     }
 
+    /// Puts the policy in force anew when the machine's own addresses have changed, unless the
+    /// policy names them.
+    pub fn follow_addresses(&mut self) {
+        if self.policy.gateway_addresses.is_some() {
+            return;
+        }
+        let now = gateway_addresses(&self.policy);
+        if routable(&now).eq(routable(&self.gateway)) {
+            return;
+        }
+        let (policy, file) = (Arc::clone(&self.policy), self.policy.file_name().to_owned());
+        let text = policy.text().to_owned();
+        match self.put_in_force(policy, &file, &text) {
+            Ok(generation) => tracing::info!(
+                "the machine's addresses changed: generation {generation} is in force"
+            ),
+            Err(error) => {
+                // Not again until they change again.
+                self.gateway = now;
+                tracing::error!(
+                    "the machine's addresses changed, the policy knows the old: {error}"
+                );
+            }
+        }
+    }
+
     /// Guards interfaces of the policy that came since the last call.
     pub fn follow_interfaces(&mut self) {
         for change in self.plane.follow_interfaces() {
@@ -343,7 +369,9 @@ impl Controller {
                 "the policy in force cannot be remembered: {error}"
             );
         }
-        self.names.push(generation, Arc::clone(&policy), gateway);
+        self.names
+            .push(generation, Arc::clone(&policy), gateway.clone());
+        self.gateway = gateway;
         self.sink.policy_in_force(&PolicyInForce {
             time: in_force.since,
             event: "policy",
@@ -357,7 +385,6 @@ impl Controller {
             .to_owned(),
         });
         self.policy = policy;
-        self.generation = generation;
         Ok(generation)
     }
 }
@@ -368,34 +395,4 @@ fn sizes_of(policy: &Policy) -> TableSizes {
         opening_flows: policy.limits.opening_flows,
         inspected_flows: policy.limits.inspected_flows,
     }
-}
-
-/// The gateway's addresses: those of the policy, else those of the machine as it is now.
-fn gateway_addresses(policy: &Policy) -> Vec<IpAddr> {
-    if let Some(addresses) = &policy.gateway_addresses {
-        return addresses.clone();
-    }
-    let mut addresses: Vec<IpAddr> = match getifaddrs() {
-        Ok(interfaces) => interfaces
-            .filter_map(|interface| {
-                let address = interface.address?;
-                let v4 = address
-                    .as_sockaddr_in()
-                    .map(|address| IpAddr::V4(address.ip()));
-                v4.or_else(|| {
-                    address
-                        .as_sockaddr_in6()
-                        .map(|address| IpAddr::V6(address.ip()))
-                })
-            })
-            .filter(|address| !address.is_loopback())
-            .collect(),
-        Err(error) => {
-            tracing::warn!("the machine's addresses cannot be read: {error}");
-            Vec::new()
-        }
-    };
-    addresses.sort();
-    addresses.dedup();
-    addresses
 }

@@ -142,6 +142,7 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
             }
             _ = look_around.tick() => {
                 controller.follow_interfaces();
+                controller.follow_addresses();
                 if controller.options().watch && watched.changed() {
                     drop(reload(&mut controller, None));
                 }

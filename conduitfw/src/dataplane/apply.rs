@@ -23,8 +23,11 @@ pub struct DataPlane {
     mode: AttachMode,
     ticks_per_second: u32,
     took_over: bool,
+    program_is_pinned: bool,
     /// Interfaces whose pinned link carries this controller's program, with the index it has.
     guarded: BTreeMap<String, u32>,
+    /// Why interfaces that came could not be guarded.
+    refused: BTreeMap<String, String>,
     /// Rows of `INTERFACES` of the policy in force, for interfaces that come back.
     rows: Vec<InterfaceRow>,
 }
@@ -62,7 +65,9 @@ impl DataPlane {
             mode,
             ticks_per_second: loaded.ticks_per_second,
             took_over: loaded.took_over,
+            program_is_pinned: false,
             guarded: BTreeMap::new(),
+            refused: BTreeMap::new(),
             rows: Vec::new(),
         })
     }
@@ -126,10 +131,10 @@ impl DataPlane {
     /// stays, and interfaces attached by this call are detached again.
     pub fn put_in_force(&mut self, tables: &CompiledTables) -> Result<(), DataPlaneError> {
         let slot = 1 - self.maps.in_force()?.0;
-        let indexes = interface_indexes(tables)?;
+        let indexes = self.interface_indexes(tables)?;
         wait_for_frames_in_flight();
         write_slot(&mut self.maps, slot, tables, &indexes)?;
-        verify_slot(&self.maps, slot, tables)?;
+        verify_slot(&self.maps, slot, tables, &indexes)?;
         let attached = self.attach_all(&indexes)?;
         if let Err(source) = self.maps.active.set(0, slot, 0) {
             self.undo(&attached);
@@ -140,7 +145,7 @@ impl DataPlane {
         }
 
         self.rows.clone_from(&tables.interfaces);
-        self.let_go(&indexes);
+        self.let_go();
         self.guarded = indexes;
         Ok(())
     }
@@ -156,7 +161,7 @@ impl DataPlane {
             if is_pinned && self.guarded.get(interface) == Some(ifindex) {
                 continue;
             }
-            match self.guard(interface) {
+            match self.guard(interface, *ifindex) {
                 Ok(true) => attached.push(interface.clone()),
                 Ok(false) => {}
                 Err(error) => {
@@ -165,15 +170,18 @@ impl DataPlane {
                 }
             }
         }
-        self.pin_program()?;
+        if let Err(error) = self.pin_program() {
+            self.undo(&attached);
+            return Err(error);
+        }
         Ok(attached)
     }
 
     /// Puts the program on one interface: through its pinned link, or a new one (true).
-    fn guard(&mut self, interface: &str) -> Result<bool, DataPlaneError> {
+    fn guard(&mut self, interface: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
         let xdp = program(&mut self.ebpf, PROGRAM)?;
         if self.pins.link(interface).exists() {
-            if let attach::Replaced::Yes = attach::replace(xdp, &self.pins, interface)? {
+            if attach::replace(xdp, &self.pins, interface, ifindex)? {
                 return Ok(false);
             }
             self.pins.remove_link(interface)?;
@@ -184,6 +192,9 @@ impl DataPlane {
     }
 
     fn pin_program(&mut self) -> Result<(), DataPlaneError> {
+        if self.program_is_pinned {
+            return Ok(());
+        }
         let path = self.pins.program();
         let pin_error = |reason: String| DataPlaneError::Pin {
             action: "pinning the program",
@@ -199,7 +210,9 @@ impl DataPlane {
         }
         program(&mut self.ebpf, PROGRAM)?
             .pin(&path)
-            .map_err(|error| pin_error(load::chain(&error)))
+            .map_err(|error| pin_error(load::chain(&error)))?;
+        self.program_is_pinned = true;
+        Ok(())
     }
 
     fn undo(&self, attached: &[String]) {
@@ -210,9 +223,14 @@ impl DataPlane {
         }
     }
 
-    fn let_go(&mut self, keep: &BTreeMap<String, u32>) {
+    /// Takes the program off interfaces that the policy no longer names.
+    fn let_go(&self) {
+        let keep: BTreeSet<&str> = self.rows.iter().map(|row| row.0.as_str()).collect();
         let linked = self.pins.linked_interfaces().unwrap_or_default();
-        for interface in linked.into_iter().filter(|name| !keep.contains_key(name)) {
+        for interface in linked
+            .into_iter()
+            .filter(|name| !keep.contains(name.as_str()))
+        {
             match self.pins.remove_link(&interface) {
                 Ok(()) => tracing::warn!(
                     interface,
@@ -249,11 +267,18 @@ impl DataPlane {
                 }
                 Some(ifindex) => match self.welcome(&name, ifindex) {
                     Ok(()) => {
+                        self.refused.remove(&name);
                         self.guarded.insert(name.clone(), ifindex);
                         changes.push(InterfaceChange::Guarded(name));
                     }
                     Err(error) => {
-                        changes.push(InterfaceChange::Unguarded(name, error.to_string()));
+                        let reason = error.to_string();
+                        // Said once, tried every time.
+                        if self.refused.insert(name.clone(), reason.clone()).as_ref()
+                            != Some(&reason)
+                        {
+                            changes.push(InterfaceChange::Unguarded(name, reason));
+                        }
                     }
                 },
             }
@@ -282,16 +307,30 @@ impl DataPlane {
             // The link of the interface that is gone; a link to this one replaces it.
             self.pins.remove_link(name)?;
         }
-        self.guard(name).map(drop)
+        self.guard(name, ifindex).map(drop)
     }
-}
 
-fn interface_indexes(tables: &CompiledTables) -> Result<BTreeMap<String, u32>, DataPlaneError> {
-    let mut indexes = BTreeMap::new();
-    for (name, _, _) in &tables.interfaces {
-        let ifindex = attach::interface_index(name)
-            .ok_or_else(|| DataPlaneError::NoInterface(name.clone()))?;
-        indexes.insert(name.clone(), ifindex);
+    /// The interfaces of a policy that are there. One that was guarded before may be missing: a
+    /// broken network card must not keep anybody from changing the policy.
+    fn interface_indexes(
+        &self,
+        tables: &CompiledTables,
+    ) -> Result<BTreeMap<String, u32>, DataPlaneError> {
+        let mut indexes = BTreeMap::new();
+        for (name, _, _) in &tables.interfaces {
+            match attach::interface_index(name) {
+                Some(ifindex) => {
+                    indexes.insert(name.clone(), ifindex);
+                }
+                None if self.pins.link(name).exists() => {
+                    tracing::warn!(
+                        interface = name,
+                        "is missing; it is guarded again when it comes"
+                    );
+                }
+                None => return Err(DataPlaneError::NoInterface(name.clone())),
+            }
+        }
+        Ok(indexes)
     }
-    Ok(indexes)
 }

@@ -39,20 +39,15 @@ pub(super) fn interface_index(interface: &str) -> Option<u32> {
     if_nametoindex(interface).ok()
 }
 
-/// What became of an existing link.
-pub(super) enum Replaced {
-    /// It now carries the new program.
-    Yes,
-    /// Its interface is gone, so it carries nothing.
-    Dead,
-}
-
 /// Puts this program in the place of the one that a pinned link carries, between two frames.
+///
+/// False when the link does not do it: its interface is gone, or has another name now.
 pub(super) fn replace(
     xdp: &mut Xdp,
     pins: &Pins,
     interface: &str,
-) -> Result<Replaced, DataPlaneError> {
+    ifindex: u32,
+) -> Result<bool, DataPlaneError> {
     let path = pins.link(interface);
     let pin_error = |reason: String| DataPlaneError::Pin {
         action: "replacing the program through",
@@ -68,9 +63,10 @@ pub(super) fn replace(
                 xdp.take_link(id)
                     .map_err(|error| pin_error(chain(&error)))?,
             );
-            Ok(Replaced::Yes)
+            let ours = xdp.info().map_err(|error| pin_error(chain(&error)))?.id();
+            Ok(attached_program(ifindex)?.is_some_and(|found| found.id == ours))
         }
-        Err(error) if system_code(&error) == Some(nix::libc::ENOLINK) => Ok(Replaced::Dead),
+        Err(error) if system_code(&error) == Some(nix::libc::ENOLINK) => Ok(false),
         Err(error) => Err(pin_error(chain(&error))),
     }
 }

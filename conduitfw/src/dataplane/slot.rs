@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use conduitfw_common::table::{
-    Conduit, FUNCTIONS, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS,
+    Conduit, FUNCTIONS, Interface, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS,
     MAX_RULE_SETS, MAX_SERVICES, NetworkKey, PairKey,
 };
 
@@ -28,7 +28,9 @@ pub(super) fn write_slot(
     let write = |what| move |source| DataPlaneError::Write { what, source };
 
     for (name, vlans, row) in &tables.interfaces {
-        let ifindex = indexes.get(name).copied().unwrap_or_default();
+        let Some(ifindex) = indexes.get(name).copied() else {
+            continue;
+        };
         let key = InterfaceKey {
             slot,
             ifindex,
@@ -163,7 +165,9 @@ pub(super) fn verify_slot(
     maps: &Maps,
     slot: u32,
     tables: &CompiledTables,
+    indexes: &BTreeMap<String, u32>,
 ) -> Result<(), DataPlaneError> {
+    let is_there = |row: &&(String, u32, Interface)| indexes.contains_key(&row.0);
     let check = |what, found: usize, wanted: usize| {
         if found == wanted {
             Ok(())
@@ -178,7 +182,7 @@ pub(super) fn verify_slot(
     check(
         "interfaces",
         rows_of_interfaces(maps, slot)?.len(),
-        tables.interfaces.len(),
+        tables.interfaces.iter().filter(is_there).count(),
     )?;
     check(
         "networks",
