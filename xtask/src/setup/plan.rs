@@ -42,7 +42,7 @@ pub(crate) struct Tool {
     pub(crate) purpose: Purpose,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -54,9 +54,14 @@ const TOOLS: [Tool; 9] = [
         purpose: Purpose::Demo,
     },
     Tool {
+        program: "sysctl",
+        package: "procps",
+        purpose: Purpose::Demo,
+    },
+    Tool {
         program: "ethtool",
         package: "ethtool",
-        purpose: Purpose::Test,
+        purpose: Purpose::Demo,
     },
     Tool {
         program: "nft",
@@ -105,6 +110,7 @@ pub(crate) struct Missing {
     components: Vec<&'static str>,
     python: bool,
     file_system: bool,
+    purpose: Purpose,
 }
 
 impl Missing {
@@ -131,6 +137,7 @@ impl Missing {
             components: components(testing),
             python,
             file_system: purpose >= Purpose::Demo && !file_system_is_mounted(),
+            purpose,
         }
     }
 
@@ -174,7 +181,7 @@ impl Missing {
             match compiler(self.found, debian_offers(), shell::is_root())? {
                 Compiler::DebianPackages => {
                     packages.extend(["rustc-web", "libstd-rust-web-dev-bpf"].map(str::to_owned));
-                    if self.components.is_empty() && self.packages.contains(&"ethtool") {
+                    if self.purpose == Purpose::Test {
                         packages.push("rust-web-clippy".to_owned());
                     }
                 }

@@ -70,7 +70,7 @@ pub(super) fn apt_step(packages: &[String]) -> Step {
 pub(super) fn nightly_step() -> Step {
     let mut command = shell::command("rustup");
     command.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
-    command.args(["--component", "rust-src"]);
+    command.args(["--component", "rust-src", "--component", "clippy"]);
     Step {
         command,
         reason: "a compiler for BPF".to_owned(),
