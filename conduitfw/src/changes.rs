@@ -220,3 +220,66 @@ fn rule_meaning(rule: &ModbusRule) -> String {
     } = rule;
     format!("{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::load_text;
+
+    const PLANT: &str = r#"
+        [site]
+        name = "Works"
+        [zones.operations]
+        interfaces = ["eth0"]
+        networks = ["10.10.0.0/24"]
+        [zones.control]
+        interfaces = ["eth1"]
+        networks = ["10.20.0.0/24"]
+        [assets.hmi-1]
+        zone = "operations"
+        address = "10.10.0.5"
+        [[conduits]]
+        name = "watch"
+        from = ["hmi-1"]
+        to = ["control"]
+        rationale = "Operators watch"
+        [[conduits.modbus]]
+        units = [1]
+        functions = ["reads"]
+    "#;
+
+    fn policy(text: &str) -> Policy {
+        load_text("policy.toml", text).unwrap().policy
+    }
+
+    #[test]
+    fn the_same_policy_changes_nothing() {
+        let moved = format!("# a remark, and everything is a line lower\n{PLANT}");
+        let changes = Changes::between(&policy(PLANT), &policy(&moved));
+        assert!(changes.is_empty(), "{changes}");
+        assert_eq!(changes.to_string(), "  no change\n");
+    }
+
+    #[test]
+    fn each_change_is_named_once() {
+        let new = PLANT
+            .replace("hmi-1", "hmi-2")
+            .replace("10.20.0.0/24", "10.20.0.0/25")
+            .replace("reads", "all")
+            .replace("[site]", "settings.mode = \"observe\"\n[site]");
+        let changes = Changes::between(&policy(PLANT), &policy(&new));
+        assert_eq!(
+            changes.to_string(),
+            "  ~ setting mode\n  ~ zone control\n  + asset hmi-2\n  - asset hmi-1\n  \
+             ~ conduit watch\n  ~ rule watch/modbus-1\n"
+        );
+    }
+
+    #[test]
+    fn a_zone_in_front_of_the_others_changes_only_itself() {
+        let dmz = "[zones.dmz]\ninterfaces = [\"eth2\"]\nnetworks = [\"10.30.0.0/24\"]\n";
+        let new = PLANT.replace("[zones.operations]", &format!("{dmz}[zones.operations]"));
+        let changes = Changes::between(&policy(PLANT), &policy(&new));
+        assert_eq!(changes.to_string(), "  + zone dmz\n");
+    }
+}

@@ -292,6 +292,7 @@ fn frame_hex(record: &EventRecord) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use conduitfw_common::event::EVENT_FRAME_BYTES;
+    use zerocopy::FromBytes as _;
 
     use super::*;
 
@@ -439,6 +440,19 @@ pub(super) mod tests {
                 SCHEMA.contains(&format!("| `{field}` |")),
                 "docs/events.md lacks {field}"
             );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_record_becomes_an_event(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, size_of::<EventRecord>())
+        ) {
+            let record = EventRecord::read_from_bytes(&bytes).unwrap();
+            let event = Event::from_record(&record, Timestamp::UNIX_EPOCH, &Plant);
+            let words = crate::events::in_words(&event, &jiff::tz::TimeZone::UTC);
+            assert!(!words.contains('\n'));
+            assert!(!serde_json::to_string(&event).unwrap().contains('\n'));
         }
     }
 }
