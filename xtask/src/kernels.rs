@@ -21,7 +21,7 @@ use image::Image;
 const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// Software emulation takes about eight times as long as the machine itself would.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(6);
 
 /// Which kernels, and what to run on them.
 #[derive(clap::Args)]

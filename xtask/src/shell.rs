@@ -79,7 +79,13 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
 
 /// The command as one would type it, its environment left out.
 pub(crate) fn line_of(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program());
+    // The one cargo that runs this task, whatever its path.
+    let program = match program.file_name() {
+        Some(name) if name == "cargo" => name,
+        _ => program.as_os_str(),
+    };
+    let words = std::iter::once(program).chain(command.get_args());
     words
         .map(|word| quote(&word.to_string_lossy()))
         .collect::<Vec<_>>()
