@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::{Group, chown};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::{Group, chown},
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{
@@ -24,6 +27,8 @@ use crate::events::Published;
 
 /// Clients served at once; one more waits in the kernel's queue.
 const MAX_CLIENTS: usize = 16;
+/// How many of them may follow events; the others are for those who act.
+const MAX_FOLLOWERS: usize = 8;
 /// A client that takes longer to say what it wants, or to take its answer, is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The group that may use the socket, where it exists.
@@ -49,7 +54,23 @@ pub struct Server {
     listener: UnixListener,
     path: PathBuf,
     clients: Arc<Semaphore>,
+    desk: Desk,
+}
+
+/// What a client's request needs.
+#[derive(Clone)]
+struct Desk {
     commands: mpsc::Sender<Command>,
+    followers: Arc<Semaphore>,
+}
+
+impl Desk {
+    fn new(commands: mpsc::Sender<Command>) -> Self {
+        Self {
+            commands,
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+        }
+    }
 }
 
 impl Server {
@@ -68,15 +89,18 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
-        // The directory keeps others out between these two calls.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        // Nobody else gets in before the group is set.
+        let usual = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(usual);
+        let listener = listener?;
         give_to_group(path, group)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
         Ok(Self {
             listener,
             path: path.to_owned(),
             clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
-            commands,
+            desk: Desk::new(commands),
         })
     }
 
@@ -92,7 +116,7 @@ impl Server {
             .await
             .map_err(io::Error::other)?;
         let (stream, _) = self.listener.accept().await?;
-        tokio::spawn(serve(stream, self.commands.clone(), permit));
+        tokio::spawn(serve(stream, self.desk.clone(), permit));
         Ok(())
     }
 }
@@ -116,11 +140,11 @@ fn give_to_group(path: &Path, group: Option<&str>) -> io::Result<()> {
     }
 }
 
-async fn serve(stream: UnixStream, commands: mpsc::Sender<Command>, _permit: OwnedSemaphorePermit) {
+async fn serve(stream: UnixStream, desk: Desk, _permit: OwnedSemaphorePermit) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let outcome = match timeout(PATIENCE, read_request(&mut reader)).await {
-        Ok(Ok(Some(request))) => answer(request, &commands, &mut reader, &mut writer).await,
+        Ok(Ok(Some(request))) => answer(request, &desk, &mut reader, &mut writer).await,
         Ok(Ok(None)) => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
             send(
@@ -163,25 +187,29 @@ async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Optio
 
 async fn answer(
     request: Request,
-    commands: &mpsc::Sender<Command>,
+    desk: &Desk,
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
     match request {
         Request::Status => {
-            let answer = ask(commands, Command::Status).await?;
+            let answer = ask(&desk.commands, Command::Status).await?;
             send(writer, &answer).await
         }
         Request::Reload { policy } => {
-            let answer = ask(commands, |reply| Command::Reload(policy, reply)).await?;
+            let answer = ask(&desk.commands, |reply| Command::Reload(policy, reply)).await?;
             send(writer, &answer).await
         }
         Request::Detach => {
-            let answer = ask(commands, Command::Detach).await?;
+            let answer = ask(&desk.commands, Command::Detach).await?;
             send(writer, &answer).await
         }
         Request::Events { follow } => {
-            let (recent, coming) = ask(commands, Command::Events).await?;
+            let Ok(_permit) = Arc::clone(&desk.followers).try_acquire_owned() else {
+                let text = format!("{MAX_FOLLOWERS} others follow events already: end one");
+                return send(writer, &Answer::Failed { text }).await;
+            };
+            let (recent, coming) = ask(&desk.commands, Command::Events).await?;
             for event in recent {
                 send_event(writer, &event).await?;
             }
@@ -251,7 +279,7 @@ mod tests {
         let (client, server) = UnixStream::pair().unwrap();
         let (commands, mut received) = mpsc::channel(1);
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        tokio::spawn(serve(server, commands, permit));
+        tokio::spawn(serve(server, Desk::new(commands), permit));
         tokio::spawn(async move {
             while let Some(command) = received.recv().await {
                 if let Command::Status(reply) = command {
