@@ -3,7 +3,7 @@
 use crate::classify::{self, Ends};
 use crate::flow::connection::CONTROL_FLAGS;
 use crate::flow::entry::{Direction, FlowEntry, Side, phase};
-use crate::flow::store::{Found, find, open_stream, remove};
+use crate::flow::store::{Found, find, lifetime_ticks, open_stream, remove};
 use crate::judgement::Judgement;
 use crate::packet::{Packet, transport};
 use crate::platform::{FlowTable, Platform};
@@ -14,26 +14,25 @@ use crate::wire::{ethernet, icmp, tcp::flag};
 
 /// Judges a frame that no established flow claims.
 #[inline(always)]
-pub fn admit<P: Platform>(p: &mut P) -> Judgement {
-    let packet = p.seen().packet;
+pub fn admit<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     if packet.ether_type == ethernet::ARP {
-        return neighbour(p, &packet, &packet.destination);
+        return neighbour(p, packet, &packet.destination);
     }
-    let kind = icmp::kind(&packet);
+    let kind = icmp::kind(packet);
     if packet.transport == transport::ICMP && kind == icmp::Kind::Neighbour {
         // The target is the first thing in the message's body (RFC 4861 §4.3, §4.4).
         return match p.address(packet.payload_at) {
-            Ok(target) => neighbour(p, &packet, &target),
+            Ok(target) => neighbour(p, packet, &target),
             Err(_) => Judgement::deny(Reason::BadIcmpMessage, 0),
         };
     }
-    let ends = match classify::ends(p) {
+    let ends = match classify::ends(p, packet) {
         Ok(ends) => ends,
         Err(reason) => return Judgement::deny(reason, 0),
     };
     if packet.transport == transport::ICMP {
         match kind {
-            icmp::Kind::Error => return icmp_error(p, ends),
+            icmp::Kind::Error => return Judgement::QUOTES,
             icmp::Kind::Other | icmp::Kind::Neighbour => {
                 return Judgement::deny(Reason::IcmpTypeNotAllowed, 0);
             }
@@ -41,11 +40,11 @@ pub fn admit<P: Platform>(p: &mut P) -> Judgement {
         }
     }
     if ends.destination.zone == GATEWAY_ZONE {
-        return to_gateway(p, &packet, ends);
+        return to_gateway(p, packet, ends);
     }
-    match find(p, FlowTable::Openings, &packet) {
-        Some(found) => go_on_opening(p, &packet, ends, found),
-        None => open(p, &packet, ends),
+    match find(p, FlowTable::Openings, packet) {
+        Some(found) => go_on_opening(p, packet, ends, found),
+        None => open(p, packet, ends),
     }
 }
 
@@ -120,19 +119,19 @@ fn observe_or<P: Platform>(p: &P, conduit: u16, judgement: Judgement) -> Judgeme
 }
 
 /// An ICMP error passes when it quotes a flow that is known, and goes to the sender of the quoted
-/// packet (RFC 5927 §4).
+/// packet (RFC 5927 §4). [`admit`] has found both ends at home.
 #[inline(always)]
-fn icmp_error<P: Platform>(p: &mut P, ends: Ends) -> Judgement {
+pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     let denied = Judgement::deny(Reason::IcmpErrorWithoutFlow, 0);
-    let packet = p.seen().packet;
-    let Some(quoted) = quote(p, &packet) else { return denied };
+    let Some(quoted) = quote(p, packet) else { return denied };
     if quoted.source != packet.destination {
         return denied;
     }
-    if ends.destination.zone == GATEWAY_ZONE {
+    let Some(from) = p.network(p.seen().slot, &quoted.source) else { return denied };
+    if from.zone == GATEWAY_ZONE {
         let Some(to) = p.network(p.seen().slot, &quoted.destination) else { return denied };
         let port = classify::service_port(&quoted);
-        return match classify::service(p, ends.destination, to, quoted.transport, port) {
+        return match classify::service(p, from, to, quoted.transport, port) {
             Some(service) => Judgement::pass(service.conduit),
             None => denied,
         };
@@ -214,7 +213,7 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         let judgement = Judgement::deny(Reason::NewFlowRate, service.conduit);
         return observe_or(p, service.conduit, judgement);
     }
-    let inserted = p.insert(FlowTable::Openings);
+    let inserted = p.insert(packet, FlowTable::Openings);
     if inserted == 0 {
         return Judgement::deny(Reason::FlowTableFull, service.conduit);
     }
@@ -269,14 +268,15 @@ fn go_on_opening<P: Platform>(
     found: Found,
 ) -> Judgement {
     let Found { place, direction } = found;
-    let Some(entry) = p.flow_seen(FlowTable::Openings, place).copied() else {
+    let Some(entry) = p.flow_seen(FlowTable::Openings, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
+    let (conduit, in_phase) = (entry.conduit, entry.phase);
     let slot = p.seen().slot;
     let age = p.now_ticks().wrapping_sub(entry.last_seen_ticks);
     let is_stale = entry.generation != p.seen().generation
         || p.generation(slot)
-            .is_none_or(|g| age > crate::flow::store::lifetime_ticks(&entry, g));
+            .is_none_or(|g| age > lifetime_ticks(packet.transport, in_phase, g));
     let is_request = direction == Direction::Request;
     let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
     // A new SYN, and whatever the policy in force has not judged, starts again.
@@ -288,17 +288,17 @@ fn go_on_opening<P: Platform>(
         return if is_request {
             open(p, packet, ends)
         } else {
-            Judgement::deny(Reason::NoFlow, entry.conduit)
+            Judgement::deny(Reason::NoFlow, conduit)
         };
     }
     if packet.transport == transport::TCP {
-        return handshake(p, packet, &entry, place, direction);
+        return handshake(p, packet, conduit, place, direction);
     }
     if packet.transport == transport::ICMP {
         let wanted =
             if is_request { icmp::Kind::EchoRequest } else { icmp::Kind::EchoReply };
         if icmp::kind(packet) != wanted {
-            return Judgement::deny(Reason::NoFlow, entry.conduit).going(direction);
+            return Judgement::deny(Reason::NoFlow, conduit).going(direction);
         }
     }
     if is_request {
@@ -306,9 +306,9 @@ fn go_on_opening<P: Platform>(
         if let Some(entry) = p.flow(FlowTable::Openings, place) {
             entry.last_seen_ticks = now;
         }
-        return Judgement::pass(entry.conduit).going(direction);
+        return Judgement::pass(conduit).going(direction);
     }
-    establish(p, packet, &entry, place, direction)
+    Judgement::establish(place, direction)
 }
 
 /// The second and third segment of a TCP handshake (RFC 9293 §3.5), or its refusal.
@@ -316,13 +316,14 @@ fn go_on_opening<P: Platform>(
 fn handshake<P: Platform>(
     p: &mut P,
     packet: &Packet,
-    entry: &FlowEntry,
+    conduit: u16,
     place: u32,
     direction: Direction,
 ) -> Judgement {
     let flags = packet.tcp_flags & CONTROL_FLAGS;
-    let pass = Judgement::pass(entry.conduit).going(direction);
-    let deny = Judgement::deny(Reason::NoFlow, entry.conduit).going(direction);
+    let pass = Judgement::pass(conduit).going(direction);
+    let deny = Judgement::deny(Reason::NoFlow, conduit).going(direction);
+    let Some(entry) = p.flow(FlowTable::Openings, place) else { return deny };
     if direction == Direction::Reply {
         if flags & flag::ACK == 0
             || packet.acknowledgement != entry.request.next
@@ -351,7 +352,7 @@ fn handshake<P: Platform>(
     if flags & flag::SYN != 0 || !confirms(entry, packet) {
         return deny;
     }
-    establish(p, packet, entry, place, direction)
+    Judgement::establish(place, direction)
 }
 
 #[inline(always)]
@@ -370,22 +371,23 @@ pub(crate) fn is_handshake_confirmed<P: Platform>(p: &P, packet: &Packet) -> boo
         .is_some_and(|entry| confirms(entry, packet))
 }
 
-/// Moves a flow to the table of established ones, and judges the frame as a part of it.
+/// Moves the opening flow at `opening_place` to `place` among the established ones, which the
+/// caller has added and holds. The answer is [`Judgement::SETTLE`], or a denial with the flow gone.
 #[inline(always)]
-fn establish<P: Platform>(
+pub fn establish<P: Platform>(
     p: &mut P,
     packet: &Packet,
-    opening: &FlowEntry,
     opening_place: u32,
-    direction: Direction,
+    place: u32,
+    reply: bool,
 ) -> Judgement {
-    let full = Judgement::deny(Reason::FlowTableFull, opening.conduit).going(direction);
-    let inserted = p.insert(FlowTable::Flows);
-    if inserted == 0 {
-        return full;
-    }
-    let place = inserted.wrapping_sub(1);
+    let direction = if reply { Direction::Reply } else { Direction::Request };
+    let conduit = p.flow_seen(FlowTable::Openings, opening_place).map_or(0, |entry| entry.conduit);
+    let full = Judgement::deny(Reason::FlowTableFull, conduit).going(direction);
     let (now, ifindex) = (p.now_ticks(), p.ifindex());
+    let Some(opening) = p.flow_seen(FlowTable::Openings, opening_place).copied() else {
+        return full;
+    };
     let Some(entry) = p.flow(FlowTable::Flows, place) else { return full };
     *entry = FlowEntry {
         lock: entry.lock,
@@ -396,24 +398,21 @@ fn establish<P: Platform>(
         last_seen_ticks: now,
         stream: 0,
         flags: 0,
-        ..*opening
+        ..opening
     };
     if direction == Direction::Reply {
         entry.responder_ifindex = ifindex;
         entry.responder_vlans = packet.vlans;
     }
-    let has_room = opening.protocol == protocol::NONE
-        || open_stream(p, place, opening.request.next);
+    let has_room =
+        opening.protocol == protocol::NONE || open_stream(p, place, opening.request.next);
     if !has_room {
         remove(p, FlowTable::Flows, place);
-        p.unlock_flow(FlowTable::Flows, place);
         return full;
     }
     if p.lock_flow(FlowTable::Openings, opening_place) {
         remove(p, FlowTable::Openings, opening_place);
         p.unlock_flow(FlowTable::Openings, opening_place);
     }
-    let judgement = p.settle(place, direction == Direction::Reply);
-    p.unlock_flow(FlowTable::Flows, place);
-    judgement
+    Judgement::SETTLE
 }

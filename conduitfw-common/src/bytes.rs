@@ -1,6 +1,7 @@
 //! The only way to read a frame: by copy, through one checked door.
 
 use crate::table::Address;
+use crate::verdict::Reason;
 
 /// The bytes end before what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,22 @@ pub trait ByteSource {
     /// # Errors
     /// [`Truncated`].
     fn address(&self, at: u32) -> Result<Address, Truncated>;
+
+    /// `number`, which the caller knows to lie within `mask`. The kernel overrides it to make its
+    /// verifier know that as well, so that one look at a loop's body serves for every round.
+    #[inline(always)]
+    fn within(&self, number: u32, mask: u32) -> u32 {
+        number & mask
+    }
+
+    /// Stage: [`crate::wire::ipv4::check_options`], which the kernel verifies by itself.
+    ///
+    /// # Errors
+    /// The reason why the options are refused.
+    #[inline(always)]
+    fn check_ipv4_options(&self, network_at: u32, header_bytes: u32) -> Result<(), Reason> {
+        crate::wire::ipv4::check_options(self, network_at, header_bytes)
+    }
 }
 
 impl ByteSource for [u8] {

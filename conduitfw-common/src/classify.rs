@@ -46,13 +46,12 @@ pub fn source<P: Platform>(p: &P, address: &Address, vlans: u32) -> Result<Netwo
     }
 }
 
-/// Both ends of the packet at hand.
+/// Both ends of a packet.
 ///
 /// # Errors
 /// Those of [`source()`], and [`Reason::UnknownDestination`].
 #[inline(always)]
-pub fn ends<P: Platform>(p: &P) -> Result<Ends, Reason> {
-    let packet = &p.seen().packet;
+pub fn ends<P: Platform>(p: &P, packet: &Packet) -> Result<Ends, Reason> {
     let source = source(p, &packet.source, packet.vlans)?;
     let destination =
         p.network(p.seen().slot, &packet.destination).ok_or(Reason::UnknownDestination)?;

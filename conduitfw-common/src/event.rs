@@ -53,8 +53,8 @@ pub struct EventRecord {
     pub operation: EventOperation,
     /// How many bytes of `frame` are set.
     pub captured: u32,
-    /// The first bytes of the frame.
-    pub frame: [u8; EVENT_FRAME_BYTES],
+    /// The first bytes of the frame, eight to a word, as they stand in it.
+    pub frame: [u64; EVENT_FRAME_BYTES / 8],
 }
 
 /// Directions of an [`EventRecord`].

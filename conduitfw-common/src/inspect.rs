@@ -29,12 +29,12 @@ pub const fn concerns(packet: &Packet) -> bool {
 /// Judges the segment at hand, of the initiator of the flow at `place`, which the caller has
 /// locked.
 #[inline(always)]
-pub fn inspect<P: Platform>(p: &mut P, place: u32) -> Judgement {
+pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
     let (conduit, observe, next) = (entry.conduit, entry.observe, entry.request.next);
-    let judgement = match take_segment(p, place) {
+    let judgement = match take_segment(p, packet, place) {
         Ok(()) => Judgement::pass(conduit).going(Direction::Request),
         Err(reason) => {
             p.workspace().reset_sequence = next;
@@ -46,15 +46,14 @@ pub fn inspect<P: Platform>(p: &mut P, place: u32) -> Judgement {
         }
     };
     if judgement.is_observed() {
-        resynchronise(p, place);
+        resynchronise(p, packet, place);
     }
     judgement
 }
 
 /// In mode observe a denied segment passes, and the next one is taken to begin with an ADU.
 #[inline(always)]
-fn resynchronise<P: Platform>(p: &mut P, place: u32) {
-    let packet = p.seen().packet;
+fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
     let Some(entry) = p.flow(FlowTable::Flows, place) else { return };
     if ahead(data_end, entry.request.next) <= 0 {
@@ -72,8 +71,7 @@ fn resynchronise<P: Platform>(p: &mut P, place: u32) {
 
 /// Takes the segment into the stream, or says why not.
 #[inline(always)]
-fn take_segment<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
-    let packet = p.seen().packet;
+fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(), Reason> {
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
     let (side, serial, stream, rule_set) =
         (entry.request, entry.serial, entry.stream.wrapping_sub(1), entry.rule_set);
@@ -92,7 +90,7 @@ fn take_segment<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
     let is_new = ahead(data_end, due) > 0;
     let known_end = if is_new { due } else { data_end };
-    check_repetition(p, stream, &packet, side.acknowledged, known_end)?;
+    check_repetition(p, stream, packet, side.acknowledged, known_end)?;
     if is_new {
         let kept_from = if ahead(side.acknowledged, adu_start) > 0 { adu_start } else { side.acknowledged };
         if data_end.wrapping_sub(kept_from) > HISTORY_BYTES {

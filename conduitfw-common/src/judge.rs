@@ -5,15 +5,15 @@ use crate::flow::entry::{Direction, FlowEntry, phase};
 use crate::flow::store::{Found, find};
 use crate::inspect;
 use crate::judgement::Judgement;
-use crate::packet::{self, transport};
+use crate::packet::{self, Packet, transport};
 use crate::platform::{FlowTable, Platform};
 use crate::table::protocol;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::{ethernet, tcp::flag};
 
-/// Judges the frame at hand.
+/// Judges the frame at hand, whose headers go to `packet`.
 #[inline(always)]
-pub fn judge<P: Platform>(p: &mut P) -> Judgement {
+pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     let slot = p.active_slot();
     let Some(generation) = p.generation(slot) else {
         return Judgement::deny(Reason::UnknownInterface, 0);
@@ -22,46 +22,84 @@ pub fn judge<P: Platform>(p: &mut P) -> Judgement {
     let workspace = p.workspace();
     workspace.slot = slot;
     workspace.generation = number;
-    workspace.observe = observe;
-    workspace.operation = crate::event::EventOperation::default();
-    let judgement = judge_frame(p);
+    workspace.operation.fields = 0;
+    let judgement = judge_frame(p, packet);
     if observe != 0 && judgement.reason_number() != 0 { judgement.observed() } else { judgement }
 }
 
 #[inline(always)]
-fn judge_frame<P: Platform>(p: &mut P) -> Judgement {
-    let mut packet = packet::Packet::default();
-    let parsed = packet::parse(p, p.frame_bytes(), &mut packet);
-    p.workspace().packet = packet;
-    if let Err(reason) = parsed {
+fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
+    if let Err(reason) = packet::parse(p, p.frame_bytes(), packet) {
         return Judgement::deny(reason, 0);
     }
-    if packet.ether_type == ethernet::ARP {
-        return p.admit();
-    }
-    let Some(Found { place, direction }) = find(p, FlowTable::Flows, &packet) else {
-        return p.admit();
+    let found = match packet.ether_type {
+        ethernet::ARP => None,
+        _ => find(p, FlowTable::Flows, packet),
     };
-    if !p.lock_flow(FlowTable::Flows, place) {
-        return Judgement::deny(Reason::FlowBusy, 0);
+    if let Some(Found { place, direction }) = found {
+        if !p.lock_flow(FlowTable::Flows, place) {
+            return Judgement::deny(Reason::FlowBusy, 0);
+        }
+        let judgement = judge_flow(p, packet, place, direction);
+        let judgement = long_way(p, packet, place, direction, judgement);
+        p.unlock_flow(FlowTable::Flows, place);
+        if judgement != Judgement::AGAIN {
+            return judgement;
+        }
     }
-    let judgement = judge_flow(p, place, direction);
+    let judgement = p.admit(packet);
+    if judgement == Judgement::QUOTES {
+        return p.icmp_error(packet);
+    }
+    let opening = judgement.to_be_established();
+    if opening == 0 {
+        return judgement;
+    }
+    let is_reply = judgement.direction_number() == crate::event::direction::REPLY;
+    let direction = if is_reply { Direction::Reply } else { Direction::Request };
+    let inserted = p.insert(packet, FlowTable::Flows);
+    if inserted == 0 {
+        return Judgement::deny(Reason::FlowTableFull, 0).going(direction);
+    }
+    let place = inserted.wrapping_sub(1);
+    let judgement = p.establish(packet, opening.wrapping_sub(1), place, is_reply);
+    let judgement = long_way(p, packet, place, direction, judgement);
     p.unlock_flow(FlowTable::Flows, place);
-    if judgement == Judgement::AGAIN { p.admit() } else { judgement }
+    judgement
+}
+
+/// The stages that a flow's frame may still need. They are called from here and not from one
+/// another, for the kernel gives a chain of calls 512 bytes of stack in all.
+#[inline(always)]
+fn long_way<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    direction: Direction,
+    judgement: Judgement,
+) -> Judgement {
+    let mut judgement = judgement;
+    if judgement == Judgement::SETTLE {
+        judgement = p.settle(packet, place, direction == Direction::Reply);
+    }
+    if judgement == Judgement::INSPECT { p.inspect(packet, place) } else { judgement }
 }
 
 /// The short way, for a frame of an established flow in an unchanged world. Whatever is unusual
 /// goes to [`crate::settle`].
 #[inline(always)]
-fn judge_flow<P: Platform>(p: &mut P, place: u32, direction: Direction) -> Judgement {
+fn judge_flow<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    direction: Direction,
+) -> Judgement {
     let (ifindex, generation, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
-    let packet = p.seen().packet;
-    let is_reply = direction == Direction::Reply;
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
     // Another flow may have taken the place between the look and the lock.
-    if entry.direction_of(&packet) != Some(direction) {
+    if entry.direction_of(packet) != Some(direction) {
         return Judgement::deny(Reason::FlowBusy, 0);
     }
     if entry.generation != generation
@@ -72,20 +110,24 @@ fn judge_flow<P: Platform>(p: &mut P, place: u32, direction: Direction) -> Judge
         || (packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0)
         || (packet.transport == transport::ICMP)
     {
-        return p.settle(place, is_reply);
+        return Judgement::SETTLE;
     }
     entry.last_seen_ticks = now;
-    follow(p, place, direction)
+    follow(p, packet, place, direction)
 }
 
 /// An entry that has been silent for as long is looked at closely: it may have timed out. Not a
 /// time-out itself, so it need not be exact: one second at 1,000 ticks a second.
 const SETTLE_AFTER_TICKS: u64 = 1000;
 
-/// Track and inspect, for a flow that the policy in force allows.
+/// Track, for a flow that the policy in force allows; what is to be inspected says so.
 #[inline(always)]
-pub(crate) fn follow<P: Platform>(p: &mut P, place: u32, direction: Direction) -> Judgement {
-    let packet = p.seen().packet;
+pub(crate) fn follow<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    direction: Direction,
+) -> Judgement {
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
@@ -93,14 +135,14 @@ pub(crate) fn follow<P: Platform>(p: &mut P, place: u32, direction: Direction) -
     if packet.transport != transport::TCP {
         return Judgement::pass(conduit);
     }
-    if let Err(reason) = connection::track(entry, &packet, direction) {
+    if let Err(reason) = connection::track(entry, packet, direction) {
         return end(entry, Judgement::deny(reason, conduit).going(direction), observe);
     }
     if entry.protocol != protocol::NONE
         && direction == Direction::Request
-        && inspect::concerns(&packet)
+        && inspect::concerns(packet)
     {
-        return p.inspect(place);
+        return Judgement::INSPECT;
     }
     Judgement::pass(conduit)
 }

@@ -14,11 +14,32 @@ const CONDUIT_SHIFT: u32 = 16;
 const DIRECTION_SHIFT: u32 = 32;
 const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
+const ESTABLISH: u64 = 1 << 60;
 
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "fields of a word")]
 impl Judgement {
     /// Not a judgement: the flow at hand is not the frame's after all.
     pub const AGAIN: Self = Self(1 << 63);
+    /// Not a judgement: the flow goes the long way.
+    pub const SETTLE: Self = Self(1 << 62);
+    /// Not a judgement: the segment's bytes are to be inspected.
+    pub const INSPECT: Self = Self(1 << 61);
+
+    /// Not a judgement: what an ICMP error quotes is to be looked up.
+    pub const QUOTES: Self = Self(1 << 59);
+
+    /// Not a judgement: the opening flow at `place` is to be moved to the established ones.
+    #[inline(always)]
+    pub const fn establish(place: u32, direction: Direction) -> Self {
+        Self(ESTABLISH | place as u64).going(direction)
+    }
+
+    /// The place of an opening flow that is to be moved, plus 1; else 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_be_established(self) -> u32 {
+        if self.0 & ESTABLISH == 0 { 0 } else { (self.0 as u32).wrapping_add(1) }
+    }
 
     /// The frame passes, on this conduit's account (0: nobody's).
     #[inline(always)]

@@ -26,18 +26,12 @@ pub enum FlowTable {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(8))]
 pub struct Workspace {
-    /// The headers.
-    pub packet: Packet,
-    /// Headers quoted by an ICMP error.
-    pub quoted: Packet,
     /// The operation that was denied.
     pub operation: EventOperation,
     /// The slot in force when the frame came in.
     pub slot: u32,
     /// Its generation.
     pub generation: u32,
-    /// 1: the whole policy only observes.
-    pub observe: u32,
     /// Sequence number for a reset to the responder.
     pub reset_sequence: u32,
 }
@@ -52,7 +46,7 @@ pub trait Platform: ByteSource {
     fn ifindex(&self) -> u32;
     /// The kernel's tick counter.
     fn now_ticks(&self) -> u64;
-    /// Room for this frame's headers.
+    /// What the frame leaves behind.
     fn workspace(&mut self) -> &mut Workspace;
     /// The same, to read.
     fn seen(&self) -> &Workspace;
@@ -112,12 +106,23 @@ pub trait Platform: ByteSource {
     /// Whether the history at `sequence` holds the same `bytes` bytes as the frame at `at`.
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
 
-    /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself.
-    fn admit(&mut self) -> Judgement;
+    /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself, and finds the
+    /// packet where the frame left it.
+    fn admit(&mut self, packet: &Packet) -> Judgement;
+    /// Stage: [`crate::admit::icmp_error`].
+    fn icmp_error(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::settle::settle`].
-    fn settle(&mut self, place: u32, reply: bool) -> Judgement;
+    fn settle(&mut self, packet: &Packet, place: u32, reply: bool) -> Judgement;
+    /// Stage: [`crate::admit::establish`].
+    fn establish(
+        &mut self,
+        packet: &Packet,
+        opening_place: u32,
+        place: u32,
+        reply: bool,
+    ) -> Judgement;
     /// Stage: [`crate::inspect::inspect`].
-    fn inspect(&mut self, place: u32) -> Judgement;
+    fn inspect(&mut self, packet: &Packet, place: u32) -> Judgement;
     /// Stage: [`crate::modbus::judge_adu`] on the frame's bytes.
     fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64;
     /// Stage: the same on a stream's history.
@@ -125,7 +130,8 @@ pub trait Platform: ByteSource {
     -> u64;
     /// Stage: [`crate::classify::find_service`]; index within the slot plus 1, or 0.
     fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32;
-    /// Stage: [`crate::flow::store::insert`] of a flow for the packet at hand, or the quoted one;
-    /// place plus 1, or 0.
-    fn insert(&mut self, table: FlowTable) -> u32;
+    /// Stage: [`crate::flow::store::insert`]; place plus 1, or 0.
+    fn insert(&mut self, packet: &Packet, table: FlowTable) -> u32;
+    /// Stage: [`crate::flow::store::claim`].
+    fn claim(&mut self, table: FlowTable, first: u32, second: u32) -> u32;
 }

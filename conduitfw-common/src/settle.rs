@@ -7,7 +7,7 @@ use crate::flow::entry::{Direction, flow_flag, phase};
 use crate::flow::store::{free_stream, lifetime_ticks, remove};
 use crate::judge::{end, follow};
 use crate::judgement::Judgement;
-use crate::packet::transport;
+use crate::packet::{Packet, transport};
 use crate::platform::{FlowTable, Platform};
 use crate::table::protocol;
 use crate::verdict::Reason;
@@ -16,9 +16,8 @@ use crate::wire::{icmp, tcp::flag};
 /// Judges a frame of the flow at `place`, which the caller has locked. May answer
 /// [`Judgement::AGAIN`]: the caller lets go of the entry and treats the frame as one without a flow.
 #[inline(always)]
-pub fn settle<P: Platform>(p: &mut P, place: u32, reply: bool) -> Judgement {
+pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) -> Judgement {
     let direction = if reply { Direction::Reply } else { Direction::Request };
-    let packet = p.seen().packet;
     let now = p.now_ticks();
     let (ifindex, number, slot) = (p.ifindex(), p.seen().generation, p.seen().slot);
 
@@ -28,7 +27,7 @@ pub fn settle<P: Platform>(p: &mut P, place: u32, reply: bool) -> Judgement {
     let (conduit, age) = (entry.conduit, now.wrapping_sub(entry.last_seen_ticks));
     let (is_current, is_here) =
         (entry.generation == number, entry.came_in_at(direction, ifindex, packet.vlans));
-    let snapshot = *entry;
+    let (was_in, had_flags) = (entry.phase, entry.flags);
 
     if !is_here {
         if let Err(reason) = classify::source(p, &packet.source, packet.vlans) {
@@ -47,16 +46,18 @@ pub fn settle<P: Platform>(p: &mut P, place: u32, reply: bool) -> Judgement {
             }
         }
     }
-    let is_timed_out =
-        p.generation(slot).is_none_or(|generation| age > lifetime_ticks(&snapshot, generation));
+    let is_timed_out = match p.generation(slot) {
+        Some(generation) => age > lifetime_ticks(packet.transport, was_in, generation),
+        None => true,
+    };
     let is_syn = packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0;
-    if is_timed_out || (is_syn && snapshot.phase >= phase::CLOSED && direction == Direction::Request)
+    if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request)
     {
         remove(p, FlowTable::Flows, place);
         return Judgement::AGAIN;
     }
-    if snapshot.phase >= phase::ENDING {
-        return ended(p, place, direction, conduit);
+    if was_in >= phase::ENDING {
+        return ended(p, packet, place, direction, conduit);
     }
     if !is_current && !rejudge(p, place) {
         let Some(entry) = p.flow(FlowTable::Flows, place) else {
@@ -71,10 +72,9 @@ pub fn settle<P: Platform>(p: &mut P, place: u32, reply: bool) -> Judgement {
         p.workspace().reset_sequence = sequence;
         return judgement;
     }
-    if is_syn || snapshot.flags & flow_flag::REOPENING != 0 {
-        let judgement = reopen(p, place, direction, is_syn);
-        if let Some(judgement) = judgement {
-            return judgement;
+    if is_syn || had_flags & flow_flag::REOPENING != 0 {
+        if reopen(p, packet, place, direction, is_syn) {
+            return Judgement::AGAIN;
         }
     }
     if packet.transport == transport::ICMP {
@@ -82,30 +82,28 @@ pub fn settle<P: Platform>(p: &mut P, place: u32, reply: bool) -> Judgement {
             Direction::Request => icmp::Kind::EchoRequest,
             Direction::Reply => icmp::Kind::EchoReply,
         };
-        if icmp::kind(&packet) != wanted {
+        if icmp::kind(packet) != wanted {
             return Judgement::AGAIN;
         }
     }
     if let Some(entry) = p.flow(FlowTable::Flows, place) {
         entry.last_seen_ticks = now;
     }
-    follow(p, place, direction)
+    follow(p, packet, place, direction)
 }
 
 /// Looks the flow up in the policy that is in force now. Returns whether it is still allowed.
 #[inline(always)]
 fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
     let (slot, number) = (p.seen().slot, p.seen().generation);
-    let Some(entry) = p.flow_seen(FlowTable::Flows, place).copied() else { return false };
-    let (Some(from), Some(to)) =
-        (p.network(slot, &entry.initiator), p.network(slot, &entry.responder))
-    else {
-        return false;
-    };
-    let port = if entry.transport == transport::ICMP { 0 } else { entry.responder_port };
-    let Some(service) = classify::service(p, from, to, entry.transport, port) else { return false };
+    let Some(entry) = p.flow_seen(FlowTable::Flows, place) else { return false };
+    let (transport, inspected_as) = (entry.transport, entry.protocol);
+    let port = if transport == transport::ICMP { 0 } else { entry.responder_port };
+    let Some(from) = p.network(slot, &entry.initiator) else { return false };
+    let Some(to) = p.network(slot, &entry.responder) else { return false };
+    let Some(service) = classify::service(p, from, to, transport, port) else { return false };
     let Some(conduit) = p.conduit(slot, service.conduit) else { return false };
-    if service.protocol != entry.protocol {
+    if service.protocol != inspected_as {
         // Where an ADU begins is not known in a stream that was not followed from its start.
         if service.protocol != protocol::NONE {
             return false;
@@ -127,12 +125,13 @@ fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
 #[inline(always)]
 fn ended<P: Platform>(
     p: &mut P,
+    packet: &Packet,
     place: u32,
     direction: Direction,
     conduit: u16,
 ) -> Judgement {
     let judgement = Judgement::deny(Reason::FlowEnded, conduit).going(direction);
-    let is_reset = p.seen().packet.tcp_flags & flag::RST != 0;
+    let is_reset = packet.tcp_flags & flag::RST != 0;
     let Some(entry) = p.flow(FlowTable::Flows, place) else { return judgement };
     let sequence = entry.request.next;
     if direction == Direction::Reply || is_reset {
@@ -149,28 +148,28 @@ fn ended<P: Platform>(
 /// A SYN for the ports of a connection that is believed alive: one end may have restarted. The SYN
 /// carries no data, so it is harmless; whether the responder takes it shows in its answer.
 ///
-/// Returns `None` when the segment belongs to the old connection after all.
+/// Returns `false` when the segment belongs to the old connection after all.
 #[inline(always)]
 fn reopen<P: Platform>(
     p: &mut P,
+    packet: &Packet,
     place: u32,
     direction: Direction,
     is_syn: bool,
-) -> Option<Judgement> {
-    let packet = p.seen().packet;
-    let entry = p.flow(FlowTable::Flows, place)?;
+) -> bool {
     if is_syn {
-        if direction == Direction::Request && packet.tcp_flags & CONTROL_FLAGS == flag::SYN {
+        if let Some(entry) = p.flow(FlowTable::Flows, place)
+            && direction == Direction::Request
+            && packet.tcp_flags & CONTROL_FLAGS == flag::SYN
+        {
             entry.flags |= flow_flag::REOPENING;
         }
-        return Some(Judgement::AGAIN);
+        return true;
     }
     // The third segment of the new handshake, if it is one, moves the new flow into this place.
-    let is_confirmed = direction == Direction::Request
-        && crate::admit::is_handshake_confirmed(p, &packet);
-    if !is_confirmed {
-        return None;
+    if direction == Direction::Request && crate::admit::is_handshake_confirmed(p, packet) {
+        remove(p, FlowTable::Flows, place);
+        return true;
     }
-    remove(p, FlowTable::Flows, place);
-    Some(Judgement::AGAIN)
+    false
 }

@@ -22,9 +22,15 @@ pub(crate) fn replace<T: Word>(pointer: *mut T, old: T, new: T) -> bool {
     found == old
 }
 
-/// Takes the lock in `*pointer`; `false` when somebody else kept it.
+/// Takes the lock in `*pointer` if it is free.
 #[inline(always)]
-pub(crate) fn lock(pointer: *mut u32) -> bool {
+pub(crate) fn try_lock(pointer: *mut u32) -> bool {
+    replace(pointer, 0, 1)
+}
+
+/// Waits for the lock in `*pointer`; `false` when somebody else kept it.
+#[inline(always)]
+pub(crate) fn wait(pointer: *mut u32) -> bool {
     for _ in 0..TRIES {
         if replace(pointer, 0, 1) {
             return true;

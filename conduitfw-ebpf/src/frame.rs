@@ -1,11 +1,15 @@
 //! The frame: the only place with packet pointers.
 
+use core::intrinsics::is_val_statically_known;
+
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use conduitfw_common::{
     bytes::{ByteSource, Truncated},
     reset::FrameEditor,
     table::Address,
 };
+
+use crate::verifier::{hidden, masked};
 
 /// No frame is longer, and the verifier wants to see it.
 const MAXIMUM_OFFSET: u32 = 0x7fff;
@@ -17,6 +21,9 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// For a stage that does not read the frame.
+    pub(crate) const ABSENT: Self = Self { context: core::ptr::null_mut() };
+
     #[inline(always)]
     pub(crate) const fn new(context: *mut xdp_md) -> Self {
         Self { context }
@@ -56,8 +63,10 @@ impl Frame {
         if at > MAXIMUM_OFFSET {
             return Err(Truncated);
         }
+        let at = if is_val_statically_known(at) { at } else { masked(at, MAXIMUM_OFFSET) };
         let pointer = self.start() + at as usize;
-        if pointer + size_of::<T>() > self.end() {
+        let after = pointer + size_of::<T>();
+        if (if size_of::<T>() == 1 { hidden(after) } else { after }) > self.end() {
             return Err(Truncated);
         }
         Ok(pointer as *mut T)
@@ -79,9 +88,9 @@ impl Frame {
         Ok(())
     }
 
-    /// Eight bytes as they stand, for the event.
+    /// Eight bytes as they stand.
     #[inline(always)]
-    pub(crate) fn word(&self, at: u32) -> Result<[u8; 8], Truncated> {
+    pub(crate) fn word(&self, at: u32) -> Result<u64, Truncated> {
         self.read(at)
     }
 }
@@ -110,6 +119,11 @@ impl ByteSource for Frame {
     #[inline(always)]
     fn address(&self, at: u32) -> Result<Address, Truncated> {
         self.read::<Address>(at)
+    }
+
+    #[inline(always)]
+    fn within(&self, number: u32, mask: u32) -> u32 {
+        masked(number, mask)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use conduitfw_common::{
+    Reason,
     bytes::{ByteSource, Truncated},
-    flow::entry::{FlowEntry, HISTORY_BYTES, Stream},
+    flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     judgement::Judgement,
+    packet::Packet,
     platform::{FlowTable, Platform, Workspace},
     table::{
         Address, Conduit, Generation, Interface, InterfaceKey, Interval, Network, Operation, Pair,
@@ -23,8 +25,9 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     #[inline(always)]
-    pub(crate) fn new(frame: Frame) -> Option<Self> {
-        maps::workspace().map(|workspace| Self { frame, workspace })
+    pub(crate) fn new(frame: Frame) -> Option<(Self, &'static mut Packet)> {
+        let scratch = maps::scratch()?;
+        Some((Self { frame, workspace: &mut scratch.workspace }, &mut scratch.packet))
     }
 }
 
@@ -53,35 +56,17 @@ impl ByteSource for Kernel {
     fn address(&self, at: u32) -> Result<Address, Truncated> {
         self.frame.address(at)
     }
-}
 
-/// A stream's history as a source of bytes; offsets are sequence numbers.
-pub(crate) struct History(pub(crate) &'static Stream);
-
-impl ByteSource for History {
     #[inline(always)]
-    fn u8(&self, at: u32) -> Result<u8, Truncated> {
-        Ok(self.0.history[(at & (HISTORY_BYTES - 1)) as usize])
+    fn within(&self, number: u32, mask: u32) -> u32 {
+        self.frame.within(number, mask)
     }
 
     #[inline(always)]
-    fn u16(&self, at: u32) -> Result<u16, Truncated> {
-        Ok(u16::from_be_bytes([self.u8(at)?, self.u8(at.wrapping_add(1))?]))
-    }
-
-    #[inline(always)]
-    fn u32(&self, at: u32) -> Result<u32, Truncated> {
-        Ok(u32::from(self.u16(at)?) << 16 | u32::from(self.u16(at.wrapping_add(2))?))
-    }
-
-    #[inline(always)]
-    fn u64(&self, at: u32) -> Result<u64, Truncated> {
-        Ok(u64::from(self.u32(at)?) << 32 | u64::from(self.u32(at.wrapping_add(4))?))
-    }
-
-    #[inline(always)]
-    fn address(&self, _at: u32) -> Result<Address, Truncated> {
-        Err(Truncated)
+    fn check_ipv4_options(&self, network_at: u32, header_bytes: u32) -> Result<(), Reason> {
+        let number =
+            stages::check_ipv4_options(self.frame.context(), network_at, header_bytes) as u8;
+        Reason::from_number(number).map_or(Ok(()), Err)
     }
 }
 
@@ -208,7 +193,10 @@ impl Platform for Kernel {
     #[inline(always)]
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool {
         match maps::flow_pointer(table, place) {
-            Some(pointer) => atomic::lock(maps::lock_of(pointer)),
+            Some(pointer) => {
+                atomic::try_lock(maps::lock_of(pointer))
+                    || stages::wait_for_flow(table as u32, place) != 0
+            }
             None => false,
         }
     }
@@ -223,7 +211,10 @@ impl Platform for Kernel {
     #[inline(always)]
     fn lock_bucket(&mut self, table: FlowTable, bucket: u32) -> bool {
         match maps::tag(table, bucket.wrapping_mul(WAYS)) {
-            Some(pointer) => atomic::lock(pointer),
+            Some(pointer) => {
+                atomic::try_lock(pointer)
+                    || stages::wait_for_bucket(table as u32, bucket.wrapping_mul(WAYS)) != 0
+            }
             None => false,
         }
     }
@@ -259,17 +250,34 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn admit(&mut self) -> Judgement {
+    fn admit(&mut self, _packet: &Packet) -> Judgement {
         Judgement::from_bits(stages::admit(self.frame.context()))
     }
 
     #[inline(always)]
-    fn settle(&mut self, place: u32, reply: bool) -> Judgement {
+    fn icmp_error(&mut self, _packet: &Packet) -> Judgement {
+        Judgement::from_bits(stages::icmp_error(self.frame.context()))
+    }
+
+    #[inline(always)]
+    fn settle(&mut self, _packet: &Packet, place: u32, reply: bool) -> Judgement {
         Judgement::from_bits(stages::settle(self.frame.context(), place, u32::from(reply)))
     }
 
     #[inline(always)]
-    fn inspect(&mut self, place: u32) -> Judgement {
+    fn establish(
+        &mut self,
+        _packet: &Packet,
+        opening_place: u32,
+        place: u32,
+        reply: bool,
+    ) -> Judgement {
+        let context = self.frame.context();
+        Judgement::from_bits(stages::establish(context, opening_place, place, u32::from(reply)))
+    }
+
+    #[inline(always)]
+    fn inspect(&mut self, _packet: &Packet, place: u32) -> Judgement {
         Judgement::from_bits(stages::inspect(self.frame.context(), place))
     }
 
@@ -286,19 +294,24 @@ impl Platform for Kernel {
         bytes: u32,
         rule_set: u32,
     ) -> u64 {
-        stages::judge_remembered_adu(self.frame.context(), stream, sequence, bytes, rule_set)
+        stages::judge_remembered_adu(stream, sequence, bytes, rule_set)
     }
 
     #[inline(always)]
     fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32 {
-        stages::find_service(self.frame.context(), from, to, transport_port)
+        stages::find_service(from, to, transport_port)
     }
 
     #[inline(always)]
-    fn insert(&mut self, table: FlowTable) -> u32 {
+    fn insert(&mut self, _packet: &Packet, table: FlowTable) -> u32 {
         match table {
-            FlowTable::Flows => stages::insert_flow(self.frame.context()),
-            FlowTable::Openings => stages::insert_opening(self.frame.context()),
+            FlowTable::Flows => stages::insert_flow(),
+            FlowTable::Openings => stages::insert_opening(),
         }
+    }
+
+    #[inline(always)]
+    fn claim(&mut self, table: FlowTable, first: u32, second: u32) -> u32 {
+        stages::claim(table as u32, first, second)
     }
 }

@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "compare-and-exchange has no other name on this target")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(
     clippy::inline_always,
     clippy::cast_possible_truncation,
@@ -16,10 +16,12 @@
 
 mod atomic;
 mod frame;
+mod history;
 mod kernel;
 mod maps;
 mod report;
 mod stages;
+mod verifier;
 
 use aya_ebpf::{
     EbpfContext,
@@ -37,7 +39,7 @@ use crate::{frame::Frame, kernel::Kernel};
 pub fn conduitfw(context: XdpContext) -> u32 {
     let frame = Frame::new(context.as_ptr().cast());
     match Kernel::new(frame) {
-        Some(mut kernel) => report::report(frame, judge(&mut kernel)),
+        Some((mut kernel, packet)) => report::report(frame, judge(&mut kernel, packet)),
         None => xdp_action::XDP_DROP,
     }
 }

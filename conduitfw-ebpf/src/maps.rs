@@ -8,6 +8,7 @@ use conduitfw_common::{
     REASON_SLOTS,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
+    packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
         Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
@@ -72,7 +73,14 @@ static OPENINGS: Array<FlowEntry> = Array::with_max_entries(8192, 0);
 #[map]
 static STREAMS: Array<Stream> = Array::with_max_entries(2048, 0);
 #[map]
-static SCRATCH: PerCpuArray<Workspace> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// What one frame leaves behind for the stages after it.
+#[repr(C, align(8))]
+pub(crate) struct Scratch {
+    pub(crate) packet: Packet,
+    pub(crate) workspace: Workspace,
+}
+
 /// Jiffies and nanoseconds, for the controller to learn the kernel's HZ.
 #[map]
 static CLOCK: Array<[u64; 2]> = Array::with_max_entries(1, 0);
@@ -197,7 +205,7 @@ pub(crate) fn reporting() -> Option<&'static mut Reporting> {
 }
 
 #[inline(always)]
-pub(crate) fn workspace() -> Option<&'static mut Workspace> {
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     held!(SCRATCH, 0)
 }
 

@@ -8,6 +8,7 @@ use conduitfw_common::{
     Verdict,
     event::{EVENT_FRAME_BYTES, EventRecord},
     judgement::Judgement,
+    packet::Packet,
     platform::Platform,
     reset,
     table::protocol,
@@ -31,9 +32,9 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     let judgement = Judgement::from_bits(bits);
     let mut frame = Frame::new(context);
     let bytes = frame.bytes();
-    let Some(kernel) = Kernel::new(frame) else { return xdp_action::XDP_DROP };
+    let Some((kernel, packet)) = Kernel::new(frame) else { return xdp_action::XDP_DROP };
     if judgement.is_event() {
-        emit(&kernel, judgement, bytes);
+        emit(&kernel, packet, judgement, bytes);
     }
     if judgement.is_observed() {
         maps::count(judgement.conduit(), 0, bytes);
@@ -46,10 +47,9 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     if !matches!(judgement.verdict(), Verdict::Reset) {
         return xdp_action::XDP_DROP;
     }
-    let workspace = kernel.seen();
     let to_initiator = judgement.is_to_initiator();
-    let (packet, sequence) = (workspace.packet, workspace.reset_sequence);
-    match reset::rewrite(&mut frame, &packet, sequence, to_initiator) {
+    let sequence = kernel.seen().reset_sequence;
+    match reset::rewrite(&mut frame, packet, sequence, to_initiator) {
         Ok(()) if to_initiator => xdp_action::XDP_TX,
         Ok(()) => xdp_action::XDP_PASS,
         Err(_) => xdp_action::XDP_DROP,
@@ -57,7 +57,7 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
 }
 
 #[inline(always)]
-fn emit(kernel: &Kernel, judgement: Judgement, bytes: u32) {
+fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32) {
     let Some(reporting) = maps::reporting() else { return };
     let sequence = reporting.next_sequence;
     reporting.next_sequence = sequence + 1;
@@ -65,7 +65,7 @@ fn emit(kernel: &Kernel, judgement: Judgement, bytes: u32) {
         reporting.lost += 1;
         return;
     };
-    fill(record.as_mut_ptr(), kernel, judgement, bytes, sequence);
+    fill(record.as_mut_ptr(), kernel, packet, judgement, bytes, sequence);
     record.submit(0);
 }
 
@@ -73,6 +73,7 @@ fn emit(kernel: &Kernel, judgement: Judgement, bytes: u32) {
 fn fill(
     record: *mut EventRecord,
     kernel: &Kernel,
+    packet: &Packet,
     judgement: Judgement,
     bytes: u32,
     sequence: u64,
@@ -81,7 +82,6 @@ fn fill(
     // submitted; every field is written below.
     let record = unsafe { &mut *record };
     let workspace = kernel.seen();
-    let packet = &workspace.packet;
     // SAFETY: the helper has no arguments and no conditions.
     record.time_ns = unsafe { bpf_ktime_get_coarse_ns() };
     record.sequence = sequence;
@@ -118,9 +118,9 @@ fn fill(
                 captured = at as u32 + 8;
                 bytes
             }
-            Err(_) => [0; 8],
+            Err(_) => 0,
         };
-        record.frame[at..at + 8].copy_from_slice(&bytes);
+        record.frame[word] = bytes;
     }
     record.captured = captured;
 }

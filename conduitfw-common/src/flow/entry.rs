@@ -181,6 +181,6 @@ pub struct Stream {
     pub adu_start: u32,
     /// Zero.
     pub reserved: u32,
-    /// The ring.
-    pub history: [u8; 4096],
+    /// The ring, and room for a word that starts at its last byte.
+    pub history: [u8; 4104],
 }

@@ -59,17 +59,17 @@ fn find_in<P: Platform>(
     Some(Found { place, direction })
 }
 
-/// How many ticks an entry may go without a frame.
+/// How many ticks a flow may go without a frame.
 #[inline(always)]
 #[must_use]
-pub fn lifetime_ticks(entry: &FlowEntry, generation: &Generation) -> u64 {
-    u64::from(if entry.transport == transport::TCP {
-        match entry.phase {
+pub fn lifetime_ticks(transport: u8, in_phase: u8, generation: &Generation) -> u64 {
+    u64::from(if transport == transport::TCP {
+        match in_phase {
             phase::ESTABLISHED => generation.tcp_established_ticks,
             phase::OPENING | phase::ANSWERED => generation.tcp_opening_ticks,
             _ => generation.tcp_closing_ticks,
         }
-    } else if entry.phase == phase::ESTABLISHED {
+    } else if in_phase == phase::ESTABLISHED {
         generation.datagram_ticks
     } else {
         generation.datagram_opening_ticks
@@ -77,38 +77,48 @@ pub fn lifetime_ticks(entry: &FlowEntry, generation: &Generation) -> u64 {
 }
 
 /// Adds the flow of the packet at hand, or finds the one that another processor just added.
-/// Returns its place, locked, with a fresh `serial` and everything else but `phase` zero when new.
+///
+/// Returns its place plus 1, locked, with a fresh `serial` and everything else but `phase` zero
+/// when new; or 0. A number and not an `Option`: the verifier does not follow an `Option` through
+/// a loop (Linux 6.1 to 6.18).
 #[inline(always)]
-pub fn insert<P: Platform>(p: &mut P, table: FlowTable) -> Option<u32> {
-    let packet = p.seen().packet;
-    let settings = p.settings()?;
+pub fn insert<P: Platform>(p: &mut P, packet: &Packet, table: FlowTable) -> u32 {
+    let Some(settings) = p.settings() else { return 0 };
     let mask = match table {
         FlowTable::Flows => settings.flow_bucket_mask,
         FlowTable::Openings => settings.opening_bucket_mask,
     };
-    let at = place(&packet, settings);
+    let at = place(packet, settings);
     let first = at.first & mask;
     if !p.lock_bucket(table, first) {
-        return None;
+        return 0;
     }
-    let place = insert_locked(p, table, at, mask);
+    let inserted = insert_locked(p, packet, table, at, mask);
     p.unlock_bucket(table, first);
-    place
+    inserted
 }
 
 #[inline(always)]
-fn insert_locked<P: Platform>(p: &mut P, table: FlowTable, at: Place, mask: u32) -> Option<u32> {
-    let packet = p.seen().packet;
-    if let Some(found) = find(p, table, &packet) {
-        return if p.lock_flow(table, found.place) { Some(found.place) } else { None };
+fn insert_locked<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    table: FlowTable,
+    at: Place,
+    mask: u32,
+) -> u32 {
+    if let Some(found) = find(p, table, packet) {
+        return if p.lock_flow(table, found.place) { found.place.wrapping_add(1) } else { 0 };
     }
-    let place = claim(p, table, at, mask)?;
+    let place = p.claim(table, at.first & mask, at.second & mask);
+    if place == 0 {
+        return 0;
+    }
     if !p.lock_flow(table, place) {
-        // Whoever holds it is about to let go; the way stays claimed until its next use.
+        // Whoever holds it is about to let go; another flow may try the way.
         p.replace_tag(table, place, CLAIMED, FREE);
-        return None;
+        return 0;
     }
-    let entry = p.flow(table, place)?;
+    let Some(entry) = p.flow(table, place) else { return 0 };
     let (lock, serial) = (entry.lock, entry.serial);
     *entry = FlowEntry {
         initiator: packet.source,
@@ -123,36 +133,33 @@ fn insert_locked<P: Platform>(p: &mut P, table: FlowTable, at: Place, mask: u32)
         ..FlowEntry::default()
     };
     p.replace_tag(table, place, CLAIMED, at.tag);
-    Some(place)
+    place.wrapping_add(1)
 }
 
 /// Claims a free way in either bucket, else one whose flow has timed out, else (openings only)
-/// the one that was seen longest ago.
+/// the one that was seen longest ago. Returns its place, or 0: way 0 of bucket 0 is a lock.
 #[inline(always)]
-fn claim<P: Platform>(p: &mut P, table: FlowTable, at: Place, mask: u32) -> Option<u32> {
+pub fn claim<P: Platform>(p: &mut P, table: FlowTable, first: u32, second: u32) -> u32 {
     let now = p.now_ticks();
     let slot = p.seen().slot;
     let mut oldest = 0;
     let mut oldest_age = 0;
     let mut oldest_tag = 0;
     for try_number in 0..2 * WAYS {
-        let bucket = (if try_number < WAYS { at.first } else { at.second }) & mask;
+        let bucket = if try_number < WAYS { first } else { second };
         let way = try_number % WAYS;
         if way == 0 {
             continue;
         }
         let place = bucket.wrapping_mul(WAYS).wrapping_add(way);
-        let tag = tag_at(p, table, bucket, way)?;
-        if tag == FREE {
-            if p.replace_tag(table, place, FREE, CLAIMED) {
-                return Some(place);
-            }
+        let tag = tag_at(p, table, bucket, way);
+        if tag == FREE && p.replace_tag(table, place, FREE, CLAIMED) {
+            return place;
+        }
+        if tag == FREE || tag == CLAIMED {
             continue;
         }
-        if tag == CLAIMED {
-            continue;
-        }
-        let (age, lifetime) = age_and_lifetime(p, table, place, now, slot)?;
+        let Some((age, lifetime)) = age_and_lifetime(p, table, place, now, slot) else { return 0 };
         let is_spent = age > lifetime || table == FlowTable::Openings;
         if is_spent && age >= oldest_age {
             oldest = place;
@@ -160,10 +167,7 @@ fn claim<P: Platform>(p: &mut P, table: FlowTable, at: Place, mask: u32) -> Opti
             oldest_tag = tag;
         }
     }
-    if oldest == 0 || !p.replace_tag(table, oldest, oldest_tag, CLAIMED) {
-        return None;
-    }
-    Some(oldest)
+    if oldest != 0 && p.replace_tag(table, oldest, oldest_tag, CLAIMED) { oldest } else { 0 }
 }
 
 #[inline(always)]
@@ -176,14 +180,14 @@ fn age_and_lifetime<P: Platform>(
 ) -> Option<(u64, u64)> {
     let entry = p.flow_seen(table, place)?;
     let generation = p.generation(slot)?;
-    Some((now.wrapping_sub(entry.last_seen_ticks), lifetime_ticks(entry, generation)))
+    Some((now.wrapping_sub(entry.last_seen_ticks), lifetime_ticks(entry.transport, entry.phase, generation)))
 }
 
 #[inline(always)]
-fn tag_at<P: Platform>(p: &P, table: FlowTable, bucket: u32, way: u32) -> Option<u32> {
-    let tags = p.bucket(table, bucket)?;
-    let index = usize::try_from(way & (WAYS - 1)).ok()?;
-    tags.get(index).copied()
+fn tag_at<P: Platform>(p: &P, table: FlowTable, bucket: u32, way: u32) -> u32 {
+    let Some(tags) = p.bucket(table, bucket) else { return CLAIMED };
+    let index = usize::try_from(way & (WAYS - 1)).unwrap_or(0);
+    tags.get(index).copied().unwrap_or(CLAIMED)
 }
 
 /// Removes a flow that the caller has locked, and goes on to hold.

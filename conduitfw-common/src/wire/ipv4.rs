@@ -48,7 +48,7 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(
         return Err(Reason::Fragment);
     }
     if header_bytes > MINIMUM_HEADER_BYTES {
-        check_options(frame, at, header_bytes)?;
+        frame.check_ipv4_options(at, header_bytes)?;
     }
     packet.transport_at = at.wrapping_add(header_bytes);
     Ok(end)
@@ -56,8 +56,11 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(
 
 /// Options are skipped, but for those that choose the way of the packet (RFC 7126 §4.3, §4.4):
 /// the conduit was chosen by the destination address, which a source route replaces later.
+///
+/// # Errors
+/// [`Reason::SourceRoute`], [`Reason::BadIpv4Header`], [`Reason::TruncatedFrame`].
 #[inline(always)]
-fn check_options<B: ByteSource + ?Sized>(
+pub fn check_options<B: ByteSource + ?Sized>(
     frame: &B,
     network_at: u32,
     header_bytes: u32,
@@ -67,6 +70,8 @@ fn check_options<B: ByteSource + ?Sized>(
         if option >= header_bytes {
             return Ok(());
         }
+        // Below 60, the longest header.
+        option = frame.within(option, 63);
         match frame.u8(network_at.wrapping_add(option))? {
             END_OF_OPTIONS => return Ok(()),
             NO_OPERATION => option = option.wrapping_add(1),

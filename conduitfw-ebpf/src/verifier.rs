@@ -1,0 +1,29 @@
+//! Tricks that only please the verifier, each with its message.
+
+use core::arch::asm;
+
+/// Hides from LLVM where a number comes from.
+///
+/// Of `end of the byte > end of the frame` LLVM makes `byte >= end of the frame`, from which the
+/// verifier learns nothing: "invalid access to packet, off=0 size=1, R3(id=23,off=0,r=0)"
+/// (Linux 6.1 to 6.18).
+#[inline(always)]
+pub(crate) fn hidden(number: usize) -> usize {
+    let mut number = number;
+    // SAFETY: moves a register to itself. (With no instruction at all the line table would name one
+    // place twice: "Invalid line_info".)
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
+/// Bounds a number in a way that LLVM does not take out.
+///
+/// LLVM drops a mask that it can prove idle and the verifier cannot. Without it each round of a
+/// loop has another range, and is judged anew: "BPF program is too large" (Linux 6.1 to 6.18).
+#[inline(always)]
+pub(crate) fn masked(number: u32, mask: u32) -> u32 {
+    let mut number = u64::from(number);
+    // SAFETY: one instruction on two registers that hold the arguments.
+    unsafe { asm!("{0} &= {1}", inout(reg) number, in(reg) u64::from(mask), options(pure, nomem, nostack)) };
+    number as u32
+}
