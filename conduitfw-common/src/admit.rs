@@ -186,7 +186,7 @@ fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
     Some(quoted)
 }
 
-/// Opens a flow, if a conduit allows it and its rate of new flows is not used up.
+/// Whether a conduit allows a new flow and its rate is not used up: then [`Judgement::OPEN`].
 #[inline(always)]
 fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
     let is_echo_reply =
@@ -213,12 +213,17 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         let judgement = Judgement::deny(Reason::NewFlowRate, service.conduit);
         return observe_or(p, service.conduit, judgement);
     }
-    let inserted = p.insert(packet, FlowTable::Openings);
-    if inserted == 0 {
-        return Judgement::deny(Reason::FlowTableFull, service.conduit);
-    }
-    let place = inserted.wrapping_sub(1);
+    p.workspace().service = service;
+    Judgement::OPEN
+}
+
+/// Fills the opening flow at `place`, which the caller has added and holds, with what [`admit`]
+/// left in [`crate::platform::Workspace::service`].
+#[inline(always)]
+pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     let (ifindex, number, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
+    let (slot, service) = (p.seen().slot, p.seen().service);
+    let conduit = p.conduit(slot, service.conduit).unwrap_or_default();
     if let Some(entry) = p.flow(FlowTable::Openings, place) {
         entry.phase = phase::OPENING;
         entry.protocol = service.protocol;
@@ -234,7 +239,6 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         let after_syn = packet.sequence.wrapping_add(1);
         entry.request = Side { next: after_syn, acknowledged: after_syn, flags: 0 };
     }
-    p.unlock_flow(FlowTable::Openings, place);
     Judgement::pass(service.conduit).going(Direction::Request)
 }
 

@@ -51,6 +51,9 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     if judgement == Judgement::QUOTES {
         return p.icmp_error(packet);
     }
+    if judgement == Judgement::OPEN {
+        return open(p, packet);
+    }
     let opening = judgement.to_be_established();
     if opening == 0 {
         return judgement;
@@ -65,6 +68,19 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     let judgement = p.establish(packet, opening.wrapping_sub(1), place, is_reply);
     let judgement = long_way(p, packet, place, direction, judgement);
     p.unlock_flow(FlowTable::Flows, place);
+    judgement
+}
+
+/// Adds an opening flow that the policy allows.
+#[inline(always)]
+fn open<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
+    let inserted = p.insert(packet, FlowTable::Openings);
+    if inserted == 0 {
+        return Judgement::deny(Reason::FlowTableFull, p.seen().service.conduit);
+    }
+    let place = inserted.wrapping_sub(1);
+    let judgement = p.opened(packet, place);
+    p.unlock_flow(FlowTable::Openings, place);
     judgement
 }
 

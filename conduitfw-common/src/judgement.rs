@@ -28,6 +28,9 @@ impl Judgement {
     /// Not a judgement: what an ICMP error quotes is to be looked up.
     pub const QUOTES: Self = Self(1 << 59);
 
+    /// Not a judgement: a flow is to be opened.
+    pub const OPEN: Self = Self(1 << 58);
+
     /// Not a judgement: the opening flow at `place` is to be moved to the established ones.
     #[inline(always)]
     pub const fn establish(place: u32, direction: Direction) -> Self {

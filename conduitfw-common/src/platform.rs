@@ -28,6 +28,8 @@ pub enum FlowTable {
 pub struct Workspace {
     /// The operation that was denied.
     pub operation: EventOperation,
+    /// The service that a flow is being opened for.
+    pub service: Service,
     /// The slot in force when the frame came in.
     pub slot: u32,
     /// Its generation.
@@ -109,6 +111,8 @@ pub trait Platform: ByteSource {
     /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself, and finds the
     /// packet where the frame left it.
     fn admit(&mut self, packet: &Packet) -> Judgement;
+    /// Stage: [`crate::admit::opened`].
+    fn opened(&mut self, packet: &Packet, place: u32) -> Judgement;
     /// Stage: [`crate::admit::icmp_error`].
     fn icmp_error(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::settle::settle`].

@@ -255,6 +255,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn opened(&mut self, _packet: &Packet, place: u32) -> Judgement {
+        Judgement::from_bits(stages::opened(self.frame.context(), place))
+    }
+
+    #[inline(always)]
     fn icmp_error(&mut self, _packet: &Packet) -> Judgement {
         Judgement::from_bits(stages::icmp_error(self.frame.context()))
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
 };
 use conduitfw_common::{
     Verdict,
@@ -50,10 +50,17 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     let to_initiator = judgement.is_to_initiator();
     let sequence = kernel.seen().reset_sequence;
     match reset::rewrite(&mut frame, packet, sequence, to_initiator) {
-        Ok(()) if to_initiator => xdp_action::XDP_TX,
+        // Not XDP_TX: veth sends such frames only while its peer has a program too.
+        Ok(()) if to_initiator => send_back(frame.ifindex()),
         Ok(()) => xdp_action::XDP_PASS,
         Err(_) => xdp_action::XDP_DROP,
     }
+}
+
+#[inline(always)]
+fn send_back(ifindex: u32) -> u32 {
+    // SAFETY: the helper checks its arguments; it names the interface and no flags.
+    (unsafe { bpf_redirect(ifindex, 0) }) as u32
 }
 
 #[inline(always)]

@@ -31,6 +31,15 @@ pub(crate) extern "C" fn admit(context: *mut xdp_md) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn opened(context: *mut xdp_md, place: u32) -> u64 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, packet)) => long_way::opened(&mut kernel, packet, place).to_bits(),
+        None => NOTHING,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn icmp_error(context: *mut xdp_md) -> u64 {
     match Kernel::new(Frame::new(context)) {
         Some((mut kernel, packet)) => long_way::icmp_error(&mut kernel, packet).to_bits(),

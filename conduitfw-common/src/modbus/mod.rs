@@ -101,9 +101,30 @@ pub fn judge_adu<P: Platform, B: ByteSource>(
     match judge(p, source, at, bytes, rule_set, &mut seen) {
         Ok(consumed) => Judged::allowed(consumed),
         Err(reason) => {
+            describe(source, at, bytes, &mut seen);
             p.workspace().operation = seen;
             Judged::denied(reason)
         }
+    }
+}
+
+/// For the event, what the denied ADU asks for, as far as it is there.
+#[inline(always)]
+fn describe<B: ByteSource>(source: &B, at: u32, bytes: u32, seen: &mut EventOperation) {
+    if seen.fields & field::FUNCTION == 0
+        || seen.fields & field::ADDRESS != 0
+        || bytes < 12
+        || !FunctionCode(seen.function).has_address()
+    {
+        return;
+    }
+    let Ok(operands) = source.u32(at.wrapping_add(8)) else { return };
+    let [a1, a0, q1, q0] = operands.to_be_bytes();
+    seen.address = u16::from_be_bytes([a1, a0]);
+    seen.quantity = u16::from_be_bytes([q1, q0]);
+    seen.fields |= field::ADDRESS;
+    if FunctionCode(seen.function).has_quantity() {
+        seen.fields |= field::QUANTITY;
     }
 }
 
