@@ -85,8 +85,8 @@ const fn is_link_local(address: &[u32; 4]) -> bool {
 /// the gateway opened matches a conduit from the gateway in reverse.
 #[inline(always)]
 fn to_gateway<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
-    let is_reply_only = packet.transport == transport::ICMP
-        && icmp::kind(packet) == icmp::Kind::EchoReply;
+    let is_reply_only =
+        packet.transport == transport::ICMP && icmp::kind(packet) == icmp::Kind::EchoReply;
     if !is_reply_only {
         let port = classify::service_port(packet);
         if let Some(service) =
@@ -99,7 +99,11 @@ fn to_gateway<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement 
         && packet.tcp_flags & (flag::SYN | flag::ACK) == flag::SYN
         || packet.transport == transport::ICMP && !is_reply_only;
     if !opens {
-        let port = if packet.transport == transport::ICMP { 0 } else { packet.source_port };
+        let port = if packet.transport == transport::ICMP {
+            0
+        } else {
+            packet.source_port
+        };
         if let Some(service) =
             classify::service(p, ends.destination, ends.source, packet.transport, port)
         {
@@ -123,13 +127,19 @@ fn observe_or<P: Platform>(p: &P, conduit: u16, judgement: Judgement) -> Judgeme
 #[inline(always)]
 pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     let denied = Judgement::deny(Reason::IcmpErrorWithoutFlow, 0);
-    let Some(quoted) = quote(p, packet) else { return denied };
+    let Some(quoted) = quote(p, packet) else {
+        return denied;
+    };
     if quoted.source != packet.destination {
         return denied;
     }
-    let Some(from) = p.network(p.seen().slot, &quoted.source) else { return denied };
+    let Some(from) = p.network(p.seen().slot, &quoted.source) else {
+        return denied;
+    };
     if from.zone == GATEWAY_ZONE {
-        let Some(to) = p.network(p.seen().slot, &quoted.destination) else { return denied };
+        let Some(to) = p.network(p.seen().slot, &quoted.destination) else {
+            return denied;
+        };
         let port = classify::service_port(&quoted);
         return match classify::service(p, from, to, quoted.transport, port) {
             Some(service) => Judgement::pass(service.conduit),
@@ -138,7 +148,9 @@ pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     }
     for table in [FlowTable::Flows, FlowTable::Openings] {
         if let Some(found) = find(p, table, &quoted) {
-            let conduit = p.flow_seen(table, found.place).map_or(0, |entry| entry.conduit);
+            let conduit = p
+                .flow_seen(table, found.place)
+                .map_or(0, |entry| entry.conduit);
             return Judgement::pass(conduit);
         }
     }
@@ -149,7 +161,10 @@ pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
 #[inline(always)]
 fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
     let at = packet.payload_at;
-    let mut quoted = Packet { ether_type: packet.ether_type, ..Packet::default() };
+    let mut quoted = Packet {
+        ether_type: packet.ether_type,
+        ..Packet::default()
+    };
     if packet.ether_type == ethernet::IPV4 {
         let first = p.u8(at).ok()?;
         quoted.transport = p.u8(at.wrapping_add(9)).ok()?;
@@ -196,8 +211,7 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         return Judgement::deny(stray(packet), 0);
     }
     let port = classify::service_port(packet);
-    let Some(service) =
-        classify::service(p, ends.source, ends.destination, packet.transport, port)
+    let Some(service) = classify::service(p, ends.source, ends.destination, packet.transport, port)
     else {
         return Judgement::deny(Reason::NoConduit, 0);
     };
@@ -209,7 +223,12 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         let judgement = Judgement::deny(Reason::SynWithData, service.conduit);
         return observe_or(p, service.conduit, judgement);
     }
-    if !rate::take(p, service.conduit, conduit.new_flow_interval, conduit.new_flow_burst) {
+    if !rate::take(
+        p,
+        service.conduit,
+        conduit.new_flow_interval,
+        conduit.new_flow_burst,
+    ) {
         let judgement = Judgement::deny(Reason::NewFlowRate, service.conduit);
         return observe_or(p, service.conduit, judgement);
     }
@@ -237,7 +256,11 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         entry.initiator_ifindex = ifindex;
         entry.initiator_vlans = packet.vlans;
         let after_syn = packet.sequence.wrapping_add(1);
-        entry.request = Side { next: after_syn, acknowledged: after_syn, flags: 0 };
+        entry.request = Side {
+            next: after_syn,
+            acknowledged: after_syn,
+            flags: 0,
+        };
     }
     Judgement::pass(service.conduit).going(Direction::Request)
 }
@@ -265,12 +288,7 @@ const fn stray(packet: &Packet) -> Reason {
 
 /// Another frame of a flow that is opening.
 #[inline(always)]
-fn go_on_opening<P: Platform>(
-    p: &mut P,
-    packet: &Packet,
-    ends: Ends,
-    found: Found,
-) -> Judgement {
+fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Found) -> Judgement {
     let Found { place, direction } = found;
     let Some(entry) = p.flow_seen(FlowTable::Openings, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
@@ -299,8 +317,11 @@ fn go_on_opening<P: Platform>(
         return handshake(p, packet, conduit, place, direction);
     }
     if packet.transport == transport::ICMP {
-        let wanted =
-            if is_request { icmp::Kind::EchoRequest } else { icmp::Kind::EchoReply };
+        let wanted = if is_request {
+            icmp::Kind::EchoRequest
+        } else {
+            icmp::Kind::EchoReply
+        };
         if icmp::kind(packet) != wanted {
             return Judgement::deny(Reason::NoFlow, conduit).going(direction);
         }
@@ -327,7 +348,9 @@ fn handshake<P: Platform>(
     let flags = packet.tcp_flags & CONTROL_FLAGS;
     let pass = Judgement::pass(conduit).going(direction);
     let deny = Judgement::deny(Reason::NoFlow, conduit).going(direction);
-    let Some(entry) = p.flow(FlowTable::Openings, place) else { return deny };
+    let Some(entry) = p.flow(FlowTable::Openings, place) else {
+        return deny;
+    };
     if direction == Direction::Reply {
         if flags & flag::ACK == 0
             || packet.acknowledgement != entry.request.next
@@ -343,12 +366,20 @@ fn handshake<P: Platform>(
                 entry.last_seen_ticks = now;
                 entry.responder_ifindex = ifindex;
                 entry.responder_vlans = packet.vlans;
-                entry.reply = Side { next: after_syn, acknowledged: after_syn, flags: 0 };
+                entry.reply = Side {
+                    next: after_syn,
+                    acknowledged: after_syn,
+                    flags: 0,
+                };
             }
             return pass;
         }
         // A refusal, or the challenge to a SYN that the responder takes for an old connection's.
-        return if flags == flag::RST | flag::ACK { pass } else { deny };
+        return if flags == flag::RST | flag::ACK {
+            pass
+        } else {
+            deny
+        };
     }
     if flags & flag::RST != 0 && flags & (flag::SYN | flag::FIN) == 0 && packet.payload_bytes == 0 {
         return pass;
@@ -385,14 +416,22 @@ pub fn establish<P: Platform>(
     place: u32,
     reply: bool,
 ) -> Judgement {
-    let direction = if reply { Direction::Reply } else { Direction::Request };
-    let conduit = p.flow_seen(FlowTable::Openings, opening_place).map_or(0, |entry| entry.conduit);
+    let direction = if reply {
+        Direction::Reply
+    } else {
+        Direction::Request
+    };
+    let conduit = p
+        .flow_seen(FlowTable::Openings, opening_place)
+        .map_or(0, |entry| entry.conduit);
     let full = Judgement::deny(Reason::FlowTableFull, conduit).going(direction);
     let (now, ifindex) = (p.now_ticks(), p.ifindex());
     let Some(opening) = p.flow_seen(FlowTable::Openings, opening_place).copied() else {
         return full;
     };
-    let Some(entry) = p.flow(FlowTable::Flows, place) else { return full };
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return full;
+    };
     *entry = FlowEntry {
         lock: entry.lock,
         serial: entry.serial,

@@ -23,12 +23,18 @@ pub struct Ends {
 /// [`Reason::UnknownInterface`].
 #[inline(always)]
 pub fn zones_here<P: Platform>(p: &P, vlans: u32) -> Result<u64, Reason> {
-    let mut key = InterfaceKey { slot: p.seen().slot, ifindex: p.ifindex(), vlans };
+    let mut key = InterfaceKey {
+        slot: p.seen().slot,
+        ifindex: p.ifindex(),
+        vlans,
+    };
     if let Some(interface) = p.interface(&key) {
         return Ok(interface.zones);
     }
     key.vlans = ANY_VLANS;
-    p.interface(&key).map(|interface| interface.zones).ok_or(Reason::UnknownInterface)
+    p.interface(&key)
+        .map(|interface| interface.zones)
+        .ok_or(Reason::UnknownInterface)
 }
 
 /// The network of a source address, which must be at home where the frame came in.
@@ -53,9 +59,13 @@ pub fn source<P: Platform>(p: &P, address: &Address, vlans: u32) -> Result<Netwo
 #[inline(always)]
 pub fn ends<P: Platform>(p: &P, packet: &Packet) -> Result<Ends, Reason> {
     let source = source(p, &packet.source, packet.vlans)?;
-    let destination =
-        p.network(p.seen().slot, &packet.destination).ok_or(Reason::UnknownDestination)?;
-    Ok(Ends { source, destination })
+    let destination = p
+        .network(p.seen().slot, &packet.destination)
+        .ok_or(Reason::UnknownDestination)?;
+    Ok(Ends {
+        source,
+        destination,
+    })
 }
 
 #[inline(always)]
@@ -77,7 +87,10 @@ pub const fn network_bits(network: Network) -> u32 {
 #[inline(always)]
 const fn network_from_bits(bits: u32) -> Network {
     let [z0, z1, a0, a1] = bits.to_ne_bytes();
-    Network { zone: u16::from_ne_bytes([z0, z1]), asset: u16::from_ne_bytes([a0, a1]) }
+    Network {
+        zone: u16::from_ne_bytes([z0, z1]),
+        asset: u16::from_ne_bytes([a0, a1]),
+    }
 }
 
 /// The service that opens `port` from one network to another: of the pairs that have the port, the
@@ -90,16 +103,30 @@ pub fn find_service<P: Platform>(p: &P, from: u32, to: u32, transport_port: u32)
     let [t1, t0, p1, p0] = transport_port.to_be_bytes();
     let transport = u16::from_be_bytes([t1, t0]);
     let port = u16::from_be_bytes([p1, p0]);
-    let Ok(slot) = u16::try_from(p.seen().slot & 1) else { return 0 };
+    let Ok(slot) = u16::try_from(p.seen().slot & 1) else {
+        return 0;
+    };
     for combination in 0..4_u32 {
         let (from_asset, to_asset) = (combination & 2 == 0, combination & 1 == 0);
         if (from_asset && from.asset == 0) || (to_asset && to.asset == 0) {
             continue;
         }
-        let from_party = if from_asset { Party::asset(from.asset) } else { Party::zone(from.zone) };
-        let to_party = if to_asset { Party::asset(to.asset) } else { Party::zone(to.zone) };
-        let key =
-            PairKey { slot, from: from_party.number(), to: to_party.number(), transport };
+        let from_party = if from_asset {
+            Party::asset(from.asset)
+        } else {
+            Party::zone(from.zone)
+        };
+        let to_party = if to_asset {
+            Party::asset(to.asset)
+        } else {
+            Party::zone(to.zone)
+        };
+        let key = PairKey {
+            slot,
+            from: from_party.number(),
+            to: to_party.number(),
+            transport,
+        };
         if let Some(pair) = p.pair(&key) {
             let index = search(p, pair.first, pair.count, port);
             if index != 0 {
@@ -122,7 +149,9 @@ fn search<P: Platform>(p: &P, first: u32, count: u32, port: u16) -> u32 {
         }
         let half = length >> 1;
         let middle = low.wrapping_add(half);
-        let Some(service) = p.service(slot, middle) else { return 0 };
+        let Some(service) = p.service(slot, middle) else {
+            return 0;
+        };
         if service.first_port <= port {
             low = middle;
             length = length.wrapping_sub(half);
@@ -165,5 +194,9 @@ pub fn is_known<P: Platform>(p: &P, address: &Address) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn service_port(packet: &Packet) -> u16 {
-    if packet.transport == crate::packet::transport::ICMP { 0 } else { packet.destination_port }
+    if packet.transport == crate::packet::transport::ICMP {
+        0
+    } else {
+        packet.destination_port
+    }
 }

@@ -68,8 +68,9 @@ pub mod direction {
 }
 
 /// The Modbus operation of an [`EventRecord`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct EventOperation {
     /// Which fields are set: a sum of [`field`].

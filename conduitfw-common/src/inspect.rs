@@ -55,7 +55,9 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
 #[inline(always)]
 fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
-    let Some(entry) = p.flow(FlowTable::Flows, place) else { return };
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return;
+    };
     if ahead(data_end, entry.request.next) <= 0 {
         return;
     }
@@ -73,8 +75,12 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
 #[inline(always)]
 fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(), Reason> {
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
-    let (side, serial, stream, rule_set) =
-        (entry.request, entry.serial, entry.stream.wrapping_sub(1), entry.rule_set);
+    let (side, serial, stream, rule_set) = (
+        entry.request,
+        entry.serial,
+        entry.stream.wrapping_sub(1),
+        entry.rule_set,
+    );
     let held = p.stream(stream).ok_or(Reason::NoFlow)?;
     if held.owner != place.wrapping_add(1) || held.serial != serial {
         return Err(Reason::NoFlow);
@@ -92,14 +98,28 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     let known_end = if is_new { due } else { data_end };
     check_repetition(p, stream, packet, side.acknowledged, known_end)?;
     if is_new {
-        let kept_from = if ahead(side.acknowledged, adu_start) > 0 { adu_start } else { side.acknowledged };
+        let kept_from = if ahead(side.acknowledged, adu_start) > 0 {
+            adu_start
+        } else {
+            side.acknowledged
+        };
         if data_end.wrapping_sub(kept_from) > HISTORY_BYTES {
             return Err(Reason::HistoryFull);
         }
         let skip = due.wrapping_sub(packet.sequence);
         let at = packet.payload_at.wrapping_add(skip);
         let bytes = packet.payload_bytes.wrapping_sub(skip);
-        let next_adu = walk(p, stream, u32::from(rule_set), Span { adu_start, due, at, bytes })?;
+        let next_adu = walk(
+            p,
+            stream,
+            u32::from(rule_set),
+            Span {
+                adu_start,
+                due,
+                at,
+                bytes,
+            },
+        )?;
         if let Some(stream) = p.stream(stream) {
             stream.adu_start = next_adu;
         }
@@ -124,11 +144,17 @@ fn check_repetition<P: Platform>(
     acknowledged: u32,
     known_end: u32,
 ) -> Result<(), Reason> {
-    let from = if ahead(packet.sequence, acknowledged) > 0 { packet.sequence } else { acknowledged };
+    let from = if ahead(packet.sequence, acknowledged) > 0 {
+        packet.sequence
+    } else {
+        acknowledged
+    };
     if ahead(known_end, from) <= 0 {
         return Ok(());
     }
-    let at = packet.payload_at.wrapping_add(from.wrapping_sub(packet.sequence));
+    let at = packet
+        .payload_at
+        .wrapping_add(from.wrapping_sub(packet.sequence));
     if p.repeats(stream, from, at, known_end.wrapping_sub(from)) {
         Ok(())
     } else {
@@ -152,7 +178,12 @@ struct Span {
 /// Judges every ADU that the new bytes reach; returns where the next one begins.
 #[inline(always)]
 fn walk<P: Platform>(p: &mut P, stream: u32, rule_set: u32, span: Span) -> Result<u32, Reason> {
-    let Span { adu_start, due, at, bytes } = span;
+    let Span {
+        adu_start,
+        due,
+        at,
+        bytes,
+    } = span;
     if !p.remember(stream, due, at, bytes) {
         return Err(Reason::HistoryFull);
     }
@@ -188,5 +219,9 @@ fn walk<P: Platform>(p: &mut P, stream: u32, rule_set: u32, span: Span) -> Resul
         }
         offset = offset.wrapping_add(consumed);
     }
-    if offset == bytes { Ok(due.wrapping_add(offset)) } else { Err(Reason::TooManyAdus) }
+    if offset == bytes {
+        Ok(due.wrapping_add(offset))
+    } else {
+        Err(Reason::TooManyAdus)
+    }
 }

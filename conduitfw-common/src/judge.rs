@@ -24,7 +24,11 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     workspace.generation = number;
     workspace.operation.fields = 0;
     let judgement = judge_frame(p, packet);
-    if observe != 0 && judgement.reason_number() != 0 { judgement.observed() } else { judgement }
+    if observe != 0 && judgement.reason_number() != 0 {
+        judgement.observed()
+    } else {
+        judgement
+    }
 }
 
 #[inline(always)]
@@ -59,7 +63,11 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
         return judgement;
     }
     let is_reply = judgement.direction_number() == crate::event::direction::REPLY;
-    let direction = if is_reply { Direction::Reply } else { Direction::Request };
+    let direction = if is_reply {
+        Direction::Reply
+    } else {
+        Direction::Request
+    };
     let inserted = p.insert(packet, FlowTable::Flows);
     if inserted == 0 {
         return Judgement::deny(Reason::FlowTableFull, 0).going(direction);
@@ -98,7 +106,11 @@ fn long_way<P: Platform>(
     if judgement == Judgement::SETTLE {
         judgement = p.settle(packet, place, direction == Direction::Reply);
     }
-    if judgement == Judgement::INSPECT { p.inspect(packet, place) } else { judgement }
+    if judgement == Judgement::INSPECT {
+        p.inspect(packet, place)
+    } else {
+        judgement
+    }
 }
 
 /// The short way, for a frame of an established flow in an unchanged world. Whatever is unusual
@@ -152,7 +164,11 @@ pub(crate) fn follow<P: Platform>(
         return Judgement::pass(conduit);
     }
     if let Err(reason) = connection::track(entry, packet, direction) {
-        return end(entry, Judgement::deny(reason, conduit).going(direction), observe);
+        return end(
+            entry,
+            Judgement::deny(reason, conduit).going(direction),
+            observe,
+        );
     }
     if entry.protocol != protocol::NONE
         && direction == Direction::Request

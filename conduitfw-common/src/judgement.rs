@@ -16,7 +16,11 @@ const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
 const ESTABLISH: u64 = 1 << 60;
 
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "fields of a word")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "fields of a word"
+)]
 impl Judgement {
     /// Not a judgement: the flow at hand is not the frame's after all.
     pub const AGAIN: Self = Self(1 << 63);
@@ -41,7 +45,11 @@ impl Judgement {
     #[inline(always)]
     #[must_use]
     pub const fn to_be_established(self) -> u32 {
-        if self.0 & ESTABLISH == 0 { 0 } else { (self.0 as u32).wrapping_add(1) }
+        if self.0 & ESTABLISH == 0 {
+            0
+        } else {
+            (self.0 as u32).wrapping_add(1)
+        }
     }
 
     /// The frame passes, on this conduit's account (0: nobody's).
@@ -150,7 +158,10 @@ impl Judgement {
         const HISTORY_FULL: u8 = Reason::HistoryFull as u8;
         const FLOW_ENDED: u8 = Reason::FlowEnded as u8;
         const FLOW_BUSY: u8 = Reason::FlowBusy as u8;
-        !matches!(self.reason_number(), 0 | OUT_OF_ORDER | HISTORY_FULL | FLOW_ENDED | FLOW_BUSY)
+        !matches!(
+            self.reason_number(),
+            0 | OUT_OF_ORDER | HISTORY_FULL | FLOW_ENDED | FLOW_BUSY
+        )
     }
 
     /// As a word, to cross a stage.

@@ -8,7 +8,11 @@
 //! Nothing here allocates, knows a clock, indexes a slice or is unsafe.
 #![no_std]
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
 #![allow(
     clippy::inline_always,
     reason = "the kernel's verifier follows pointers only through code that is in one function"

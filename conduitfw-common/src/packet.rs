@@ -74,6 +74,8 @@ pub fn parse<B: ByteSource + ?Sized>(
     frame_bytes: u32,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
+    // Nothing of the frame before this one may be left.
+    *packet = Packet::default();
     wire::ethernet::parse(frame, packet)?;
     let packet_end = match packet.ether_type {
         wire::ethernet::IPV4 => wire::ipv4::parse(frame, frame_bytes, packet)?,

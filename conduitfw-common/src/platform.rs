@@ -130,8 +130,13 @@ pub trait Platform: ByteSource {
     /// Stage: [`crate::modbus::judge_adu`] on the frame's bytes.
     fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64;
     /// Stage: the same on a stream's history.
-    fn judge_remembered_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32)
-    -> u64;
+    fn judge_remembered_adu(
+        &mut self,
+        stream: u32,
+        sequence: u32,
+        bytes: u32,
+        rule_set: u32,
+    ) -> u64;
     /// Stage: [`crate::classify::find_service`]; index within the slot plus 1, or 0.
     fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32;
     /// Stage: [`crate::flow::store::insert`]; place plus 1, or 0.

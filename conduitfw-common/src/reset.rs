@@ -44,13 +44,19 @@ pub fn rewrite<F: FrameEditor>(
     let at = packet.transport_at;
     let checksum_at = at.wrapping_add(16);
     let old_checksum = frame.u16(checksum_at)?;
-    let old_bytes = packet.payload_at.wrapping_sub(at).wrapping_add(packet.payload_bytes);
+    let old_bytes = packet
+        .payload_at
+        .wrapping_sub(at)
+        .wrapping_add(packet.payload_bytes);
     // A frame from this very machine may carry the sum of the pseudo-header alone, for the device
     // to complete; what is put in its place must be completed the same way.
     let is_partial = !to_initiator && old_checksum == fold(pseudo_header(packet, old_bytes));
 
     let (next, acknowledgement) = if to_initiator {
-        (packet.acknowledgement, packet.sequence.wrapping_add(packet.payload_bytes))
+        (
+            packet.acknowledgement,
+            packet.sequence.wrapping_add(packet.payload_bytes),
+        )
     } else {
         (sequence, packet.acknowledgement)
     };
@@ -110,9 +116,15 @@ fn turn_around<F: FrameEditor>(frame: &mut F, packet: &Packet) -> Result<(), Tru
 #[inline(always)]
 fn set_ip_length<F: FrameEditor>(frame: &mut F, packet: &Packet) -> Result<(), Truncated> {
     let at = packet.network_at;
-    let ip_bytes = packet.transport_at.wrapping_sub(at).wrapping_add(tcp::HEADER_BYTES);
+    let ip_bytes = packet
+        .transport_at
+        .wrapping_sub(at)
+        .wrapping_add(tcp::HEADER_BYTES);
     if packet.ether_type == ethernet::IPV6 {
-        return frame.set_u16(at.wrapping_add(4), low(ip_bytes.wrapping_sub(IPV6_HEADER_BYTES)));
+        return frame.set_u16(
+            at.wrapping_add(4),
+            low(ip_bytes.wrapping_sub(IPV6_HEADER_BYTES)),
+        );
     }
     let length_at = at.wrapping_add(2);
     let checksum_at = at.wrapping_add(10);
@@ -159,13 +171,21 @@ fn fold(sum: u64) -> u16 {
 }
 
 #[inline(always)]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the lower half is meant")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the lower half is meant"
+)]
 const fn low(number: u32) -> u16 {
     number as u16
 }
 
 #[inline(always)]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the lower half is meant")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the lower half is meant"
+)]
 const fn low64(number: u64) -> u16 {
     number as u16
 }

@@ -17,7 +17,11 @@ use crate::wire::{icmp, tcp::flag};
 /// [`Judgement::AGAIN`]: the caller lets go of the entry and treats the frame as one without a flow.
 #[inline(always)]
 pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) -> Judgement {
-    let direction = if reply { Direction::Reply } else { Direction::Request };
+    let direction = if reply {
+        Direction::Reply
+    } else {
+        Direction::Request
+    };
     let now = p.now_ticks();
     let (ifindex, number, slot) = (p.ifindex(), p.seen().generation, p.seen().slot);
 
@@ -25,8 +29,10 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) 
         return Judgement::deny(Reason::NoFlow, 0);
     };
     let (conduit, age) = (entry.conduit, now.wrapping_sub(entry.last_seen_ticks));
-    let (is_current, is_here) =
-        (entry.generation == number, entry.came_in_at(direction, ifindex, packet.vlans));
+    let (is_current, is_here) = (
+        entry.generation == number,
+        entry.came_in_at(direction, ifindex, packet.vlans),
+    );
     let (was_in, had_flags) = (entry.phase, entry.flags);
 
     if !is_here {
@@ -51,8 +57,7 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) 
         None => true,
     };
     let is_syn = packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0;
-    if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request)
-    {
+    if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request) {
         remove(p, FlowTable::Flows, place);
         return Judgement::AGAIN;
     }
@@ -96,13 +101,27 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) 
 #[inline(always)]
 fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
     let (slot, number) = (p.seen().slot, p.seen().generation);
-    let Some(entry) = p.flow_seen(FlowTable::Flows, place) else { return false };
+    let Some(entry) = p.flow_seen(FlowTable::Flows, place) else {
+        return false;
+    };
     let (transport, inspected_as) = (entry.transport, entry.protocol);
-    let port = if transport == transport::ICMP { 0 } else { entry.responder_port };
-    let Some(from) = p.network(slot, &entry.initiator) else { return false };
-    let Some(to) = p.network(slot, &entry.responder) else { return false };
-    let Some(service) = classify::service(p, from, to, transport, port) else { return false };
-    let Some(conduit) = p.conduit(slot, service.conduit) else { return false };
+    let port = if transport == transport::ICMP {
+        0
+    } else {
+        entry.responder_port
+    };
+    let Some(from) = p.network(slot, &entry.initiator) else {
+        return false;
+    };
+    let Some(to) = p.network(slot, &entry.responder) else {
+        return false;
+    };
+    let Some(service) = classify::service(p, from, to, transport, port) else {
+        return false;
+    };
+    let Some(conduit) = p.conduit(slot, service.conduit) else {
+        return false;
+    };
     if service.protocol != inspected_as {
         // Where an ADU begins is not known in a stream that was not followed from its start.
         if service.protocol != protocol::NONE {
@@ -110,7 +129,9 @@ fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
         }
         free_stream(p, place);
     }
-    let Some(entry) = p.flow(FlowTable::Flows, place) else { return false };
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return false;
+    };
     entry.generation = number;
     entry.conduit = service.conduit;
     entry.rule_set = service.rule_set;
@@ -132,7 +153,9 @@ fn ended<P: Platform>(
 ) -> Judgement {
     let judgement = Judgement::deny(Reason::FlowEnded, conduit).going(direction);
     let is_reset = packet.tcp_flags & flag::RST != 0;
-    let Some(entry) = p.flow(FlowTable::Flows, place) else { return judgement };
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return judgement;
+    };
     let sequence = entry.request.next;
     if direction == Direction::Reply || is_reset {
         return judgement;

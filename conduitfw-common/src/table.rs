@@ -52,7 +52,9 @@ pub type Address = [u32; 4];
 pub const IPV4_MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 /// `GENERATIONS[slot]`: what holds for a whole policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Generation {
     /// Counts up by one with every policy put in force; never 0 in a slot that is.
@@ -74,8 +76,21 @@ pub struct Generation {
 }
 
 /// Key of `INTERFACES`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct InterfaceKey {
     /// The slot.
@@ -87,7 +102,9 @@ pub struct InterfaceKey {
 }
 
 /// Value of `INTERFACES`: the zones whose hosts may send on this interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Interface {
     /// Bit `n` is set for zone id `n`.
@@ -95,8 +112,21 @@ pub struct Interface {
 }
 
 /// Key of `NETWORKS`, a longest-prefix trie. The prefix length counts the 32 bits of `slot`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct NetworkKey {
     /// The slot, matched in full.
@@ -106,7 +136,9 @@ pub struct NetworkKey {
 }
 
 /// Value of `NETWORKS`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Network {
     /// Zone id.
@@ -145,8 +177,21 @@ impl Party {
 ///
 /// The most specific pair that has the port decides, in this order: asset to asset, asset to
 /// zone, zone to asset, zone to zone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct PairKey {
     /// The slot.
@@ -160,7 +205,9 @@ pub struct PairKey {
 }
 
 /// Value of `PAIRS`: a run of `SERVICES`, sorted by port and disjoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Pair {
     /// Index of the first, within the slot.
@@ -170,7 +217,9 @@ pub struct Pair {
 }
 
 /// Value of `SERVICES[slot * MAX_SERVICES + index]`: ports that one conduit opens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Service {
     /// First port of the range (0 for ICMP echo).
@@ -196,7 +245,9 @@ pub mod protocol {
 }
 
 /// Value of `CONDUITS[slot * MAX_CONDUITS + id]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Conduit {
     /// 1 when the slot has this conduit.
@@ -222,7 +273,9 @@ pub struct RuleSet {
 }
 
 /// Value of `OPERATIONS[(slot * MAX_OPERATION_ROWS + row) * FUNCTIONS + function code]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Operation {
     /// One of [`operation`].
@@ -249,7 +302,9 @@ pub mod operation {
 }
 
 /// Value of `INTERVALS[slot * MAX_INTERVALS + index]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Interval {
     /// First operand.
@@ -263,7 +318,9 @@ pub struct Interval {
 }
 
 /// `SETTINGS[0]`: fixed when the program is loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Settings {
     /// Keys of the flow hash, drawn at random ([`crate::flow::key`]).
@@ -280,7 +337,9 @@ pub struct Settings {
 
 /// Value of `COUNTERS[conduit id * REASON_SLOTS + reason number]`, one per processor. Reason 0
 /// holds what passed; each frame adds to exactly one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Counter {
     /// Frames.
@@ -290,7 +349,9 @@ pub struct Counter {
 }
 
 /// Value of `REPORTING[0]`, one per processor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Reporting {
     /// Sequence number of the next event of this processor.

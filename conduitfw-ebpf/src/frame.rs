@@ -22,7 +22,9 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// For a stage that does not read the frame.
-    pub(crate) const ABSENT: Self = Self { context: core::ptr::null_mut() };
+    pub(crate) const ABSENT: Self = Self {
+        context: core::ptr::null_mut(),
+    };
 
     #[inline(always)]
     pub(crate) const fn new(context: *mut xdp_md) -> Self {
@@ -63,10 +65,19 @@ impl Frame {
         if at > MAXIMUM_OFFSET {
             return Err(Truncated);
         }
-        let at = if is_val_statically_known(at) { at } else { masked(at, MAXIMUM_OFFSET) };
+        let at = if is_val_statically_known(at) {
+            at
+        } else {
+            masked(at, MAXIMUM_OFFSET)
+        };
         let pointer = self.start() + at as usize;
         let after = pointer + size_of::<T>();
-        if (if size_of::<T>() == 1 { hidden(after) } else { after }) > self.end() {
+        if (if size_of::<T>() == 1 {
+            hidden(after)
+        } else {
+            after
+        }) > self.end()
+        {
             return Err(Truncated);
         }
         Ok(pointer as *mut T)

@@ -37,7 +37,14 @@ pub(crate) fn load(stream: &Stream, sequence: u32) -> u64 {
     let at = place(sequence);
     if at <= LAST_WORD {
         // SAFETY: the ring has room for eight bytes from every place in it.
-        return unsafe { stream.history.as_ptr().add(at).cast::<u64>().read_unaligned() };
+        return unsafe {
+            stream
+                .history
+                .as_ptr()
+                .add(at)
+                .cast::<u64>()
+                .read_unaligned()
+        };
     }
     let mut bytes = [0; 8];
     for (offset, byte) in bytes.iter_mut().enumerate() {
@@ -52,7 +59,14 @@ pub(crate) fn store(stream: &mut Stream, sequence: u32, word: u64) {
     let at = place(sequence);
     if at <= LAST_WORD {
         // SAFETY: as above; the caller holds the stream's flow.
-        unsafe { stream.history.as_mut_ptr().add(at).cast::<u64>().write_unaligned(word) };
+        unsafe {
+            stream
+                .history
+                .as_mut_ptr()
+                .add(at)
+                .cast::<u64>()
+                .write_unaligned(word)
+        };
         return;
     }
     for (offset, byte) in word.to_ne_bytes().into_iter().enumerate() {
@@ -68,7 +82,10 @@ impl ByteSource for History {
 
     #[inline(always)]
     fn u16(&self, at: u32) -> Result<u16, Truncated> {
-        Ok(u16::from_be_bytes([self.u8(at)?, self.u8(at.wrapping_add(1))?]))
+        Ok(u16::from_be_bytes([
+            self.u8(at)?,
+            self.u8(at.wrapping_add(1))?,
+        ]))
     }
 
     #[inline(always)]

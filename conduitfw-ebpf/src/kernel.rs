@@ -27,7 +27,13 @@ impl Kernel {
     #[inline(always)]
     pub(crate) fn new(frame: Frame) -> Option<(Self, &'static mut Packet)> {
         let scratch = maps::scratch()?;
-        Some((Self { frame, workspace: &mut scratch.workspace }, &mut scratch.packet))
+        Some((
+            Self {
+                frame,
+                workspace: &mut scratch.workspace,
+            },
+            &mut scratch.packet,
+        ))
     }
 }
 
@@ -266,7 +272,11 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn settle(&mut self, _packet: &Packet, place: u32, reply: bool) -> Judgement {
-        Judgement::from_bits(stages::settle(self.frame.context(), place, u32::from(reply)))
+        Judgement::from_bits(stages::settle(
+            self.frame.context(),
+            place,
+            u32::from(reply),
+        ))
     }
 
     #[inline(always)]
@@ -278,7 +288,12 @@ impl Platform for Kernel {
         reply: bool,
     ) -> Judgement {
         let context = self.frame.context();
-        Judgement::from_bits(stages::establish(context, opening_place, place, u32::from(reply)))
+        Judgement::from_bits(stages::establish(
+            context,
+            opening_place,
+            place,
+            u32::from(reply),
+        ))
     }
 
     #[inline(always)]

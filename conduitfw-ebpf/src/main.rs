@@ -5,7 +5,10 @@
 //! with the others; they cross on the per-processor workspace.
 #![no_std]
 #![no_main]
-#![allow(internal_features, reason = "compare-and-exchange has no other name on this target")]
+#![allow(
+    internal_features,
+    reason = "compare-and-exchange has no other name on this target"
+)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(
     clippy::inline_always,

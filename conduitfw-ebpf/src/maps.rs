@@ -142,7 +142,13 @@ pub(crate) fn interface(key: &InterfaceKey) -> Option<Interface> {
 
 #[inline(always)]
 pub(crate) fn network(slot: u32, address: &Address) -> Option<Network> {
-    let key = Key::new(160, NetworkKey { slot, address: *address });
+    let key = Key::new(
+        160,
+        NetworkKey {
+            slot,
+            address: *address,
+        },
+    );
     NETWORKS.get(&key).copied()
 }
 
@@ -186,7 +192,10 @@ pub(crate) fn interval(slot: u32, index: u32) -> Option<Interval> {
 
 #[inline(always)]
 pub(crate) fn count(conduit: u16, reason: u8, bytes: u32) {
-    if let Some(counter) = held!(COUNTERS, u32::from(conduit) * REASON_SLOTS + u32::from(reason)) {
+    if let Some(counter) = held!(
+        COUNTERS,
+        u32::from(conduit) * REASON_SLOTS + u32::from(reason)
+    ) {
         counter.frames += 1;
         counter.bytes += u64::from(bytes);
     }

@@ -32,7 +32,9 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     let judgement = Judgement::from_bits(bits);
     let mut frame = Frame::new(context);
     let bytes = frame.bytes();
-    let Some((kernel, packet)) = Kernel::new(frame) else { return xdp_action::XDP_DROP };
+    let Some((kernel, packet)) = Kernel::new(frame) else {
+        return xdp_action::XDP_DROP;
+    };
     if judgement.is_event() {
         emit(&kernel, packet, judgement, bytes);
     }
@@ -65,14 +67,23 @@ fn send_back(ifindex: u32) -> u32 {
 
 #[inline(always)]
 fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32) {
-    let Some(reporting) = maps::reporting() else { return };
+    let Some(reporting) = maps::reporting() else {
+        return;
+    };
     let sequence = reporting.next_sequence;
     reporting.next_sequence = sequence + 1;
     let Some(mut record) = maps::EVENTS.reserve::<EventRecord>(0) else {
         reporting.lost += 1;
         return;
     };
-    fill(record.as_mut_ptr(), kernel, packet, judgement, bytes, sequence);
+    fill(
+        record.as_mut_ptr(),
+        kernel,
+        packet,
+        judgement,
+        bytes,
+        sequence,
+    );
     record.submit(0);
 }
 
@@ -114,8 +125,11 @@ fn fill(
     record.verdict = judgement.verdict() as u8;
     record.would_deny = u8::from(judgement.is_observed());
     record.direction = judgement.direction_number();
-    record.protocol =
-        if workspace.operation.fields == 0 { protocol::NONE } else { protocol::MODBUS };
+    record.protocol = if workspace.operation.fields == 0 {
+        protocol::NONE
+    } else {
+        protocol::MODBUS
+    };
     record.operation = workspace.operation;
     let mut captured = 0;
     for word in 0..EVENT_FRAME_BYTES / 8 {

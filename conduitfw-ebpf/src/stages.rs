@@ -4,9 +4,9 @@
 
 use aya_ebpf::bindings::xdp_md;
 use conduitfw_common::{
-    admit as long_way, bytes::ByteSource, classify, flow::entry::HISTORY_BYTES, flow::store, inspect as stream,
-    judgement::Judgement, modbus, platform::FlowTable, settle as known, wire,
-    Reason,
+    Reason, admit as long_way, bytes::ByteSource, classify, flow::entry::HISTORY_BYTES,
+    flow::store, inspect as stream, judgement::Judgement, modbus, platform::FlowTable,
+    settle as known, wire,
 };
 
 use crate::{
@@ -171,7 +171,11 @@ pub(crate) extern "C" fn check_ipv4_options(
 
 #[inline(always)]
 fn table_from(number: u32) -> FlowTable {
-    if number == FlowTable::Flows as u32 { FlowTable::Flows } else { FlowTable::Openings }
+    if number == FlowTable::Flows as u32 {
+        FlowTable::Flows
+    } else {
+        FlowTable::Openings
+    }
 }
 
 /// Waits for the lock of a flow that another processor holds.
@@ -205,7 +209,9 @@ pub(crate) extern "C" fn remember(
     at_bytes: u32,
 ) -> u32 {
     let frame = Frame::new(context);
-    let Some(stream) = maps::stream(stream) else { return 0 };
+    let Some(stream) = maps::stream(stream) else {
+        return 0;
+    };
     let (at, bytes) = (at_bytes >> 16, at_bytes & 0xffff);
     if bytes > HISTORY_BYTES {
         return 0;
@@ -215,7 +221,9 @@ pub(crate) extern "C" fn remember(
         if offset + 8 > bytes {
             break;
         }
-        let Ok(value) = frame.word(at + offset) else { return 0 };
+        let Ok(value) = frame.word(at + offset) else {
+            return 0;
+        };
         history::store(stream, sequence.wrapping_add(offset), value);
     }
     let whole = bytes & !7;
@@ -223,7 +231,9 @@ pub(crate) extern "C" fn remember(
         if whole + rest >= bytes {
             break;
         }
-        let Ok(byte) = frame.u8(at + whole + rest) else { return 0 };
+        let Ok(byte) = frame.u8(at + whole + rest) else {
+            return 0;
+        };
         history::store_byte(stream, sequence.wrapping_add(whole + rest), byte);
     }
     1
@@ -239,7 +249,9 @@ pub(crate) extern "C" fn repeats(
     at_bytes: u32,
 ) -> u32 {
     let frame = Frame::new(context);
-    let Some(stream) = maps::stream(stream) else { return 0 };
+    let Some(stream) = maps::stream(stream) else {
+        return 0;
+    };
     let (at, bytes) = (at_bytes >> 16, at_bytes & 0xffff);
     if bytes > HISTORY_BYTES {
         return 0;
@@ -249,7 +261,9 @@ pub(crate) extern "C" fn repeats(
         if offset + 8 > bytes {
             break;
         }
-        let Ok(value) = frame.word(at + offset) else { return 0 };
+        let Ok(value) = frame.word(at + offset) else {
+            return 0;
+        };
         if history::load(stream, sequence.wrapping_add(offset)) != value {
             return 0;
         }
@@ -259,7 +273,9 @@ pub(crate) extern "C" fn repeats(
         if whole + rest >= bytes {
             break;
         }
-        let Ok(byte) = frame.u8(at + whole + rest) else { return 0 };
+        let Ok(byte) = frame.u8(at + whole + rest) else {
+            return 0;
+        };
         if history::load_byte(stream, sequence.wrapping_add(whole + rest)) != byte {
             return 0;
         }

@@ -24,6 +24,8 @@ pub(crate) fn hidden(number: usize) -> usize {
 pub(crate) fn masked(number: u32, mask: u32) -> u32 {
     let mut number = u64::from(number);
     // SAFETY: one instruction on two registers that hold the arguments.
-    unsafe { asm!("{0} &= {1}", inout(reg) number, in(reg) u64::from(mask), options(pure, nomem, nostack)) };
+    unsafe {
+        asm!("{0} &= {1}", inout(reg) number, in(reg) u64::from(mask), options(pure, nomem, nostack))
+    };
     number as u32
 }

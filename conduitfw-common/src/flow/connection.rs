@@ -12,7 +12,11 @@ pub const CONTROL_FLAGS: u8 = flag::FIN | flag::SYN | flag::RST | flag::ACK | fl
 /// How far `later` is ahead of `earlier` in sequence space (RFC 9293 §3.4): negative when behind.
 #[inline(always)]
 #[must_use]
-#[expect(clippy::as_conversions, clippy::cast_possible_wrap, reason = "modulo 2^32 by definition")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_wrap,
+    reason = "modulo 2^32 by definition"
+)]
 pub const fn ahead(later: u32, earlier: u32) -> i32 {
     later.wrapping_sub(earlier) as i32
 }

@@ -45,7 +45,9 @@ pub mod side_flag {
 }
 
 /// One side of a TCP connection, as seen from the middle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Side {
     /// Sequence number due next from this side.
@@ -57,7 +59,9 @@ pub struct Side {
 }
 
 /// Value of `FLOWS` and `OPENINGS`: one entry for both directions, two cache lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C, align(8))]
 pub struct FlowEntry {
     /// Address of the initiator.

@@ -31,7 +31,11 @@ pub const FIRST_TAG: u32 = 2;
 /// Where the flow of `packet` belongs: the same for both directions.
 #[inline(always)]
 #[must_use]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "halves of a word")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "halves of a word"
+)]
 pub fn place(packet: &Packet, settings: &Settings) -> Place {
     let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, _] = settings.hash_keys;
     let [s0, s1, s2, s3] = packet.source;
@@ -44,16 +48,22 @@ pub fn place(packet: &Packet, settings: &Settings) -> Place {
     } else {
         (join32(s0, s1), s2) > (join32(d0, d1), d2)
     };
-    let (low, high) = if swap { (destination_low, source_low) } else { (source_low, destination_low) };
+    let (low, high) = if swap {
+        (destination_low, source_low)
+    } else {
+        (source_low, destination_low)
+    };
     let mut hash = k0
         .wrapping_add(k1.wrapping_mul(low & 0xffff_ffff))
         .wrapping_add(k2.wrapping_mul(high & 0xffff_ffff))
-        .wrapping_add(
-            k3.wrapping_mul((low >> 32) << 16 | high >> 32),
-        )
+        .wrapping_add(k3.wrapping_mul((low >> 32) << 16 | high >> 32))
         .wrapping_add(k4.wrapping_mul(u64::from(packet.transport)));
     if !is_ipv4 {
-        let (l, h) = if swap { ([d0, d1, d2], [s0, s1, s2]) } else { ([s0, s1, s2], [d0, d1, d2]) };
+        let (l, h) = if swap {
+            ([d0, d1, d2], [s0, s1, s2])
+        } else {
+            ([s0, s1, s2], [d0, d1, d2])
+        };
         hash = hash
             .wrapping_add(k5.wrapping_mul(u64::from(l[0])))
             .wrapping_add(k6.wrapping_mul(u64::from(l[1])))

@@ -46,7 +46,15 @@ fn find_in<P: Platform>(
     let tags = p.bucket(table, bucket)?;
     let [_, t1, t2, t3, t4, t5, t6, t7] = *tags;
     let mut way = 0;
-    for (number, candidate) in [(1, t1), (2, t2), (3, t3), (4, t4), (5, t5), (6, t6), (7, t7)] {
+    for (number, candidate) in [
+        (1, t1),
+        (2, t2),
+        (3, t3),
+        (4, t4),
+        (5, t5),
+        (6, t6),
+        (7, t7),
+    ] {
         if candidate == tag {
             way = number;
         }
@@ -83,7 +91,9 @@ pub fn lifetime_ticks(transport: u8, in_phase: u8, generation: &Generation) -> u
 /// a loop (Linux 6.1 to 6.18).
 #[inline(always)]
 pub fn insert<P: Platform>(p: &mut P, packet: &Packet, table: FlowTable) -> u32 {
-    let Some(settings) = p.settings() else { return 0 };
+    let Some(settings) = p.settings() else {
+        return 0;
+    };
     let mask = match table {
         FlowTable::Flows => settings.flow_bucket_mask,
         FlowTable::Openings => settings.opening_bucket_mask,
@@ -107,7 +117,11 @@ fn insert_locked<P: Platform>(
     mask: u32,
 ) -> u32 {
     if let Some(found) = find(p, table, packet) {
-        return if p.lock_flow(table, found.place) { found.place.wrapping_add(1) } else { 0 };
+        return if p.lock_flow(table, found.place) {
+            found.place.wrapping_add(1)
+        } else {
+            0
+        };
     }
     let place = p.claim(table, at.first & mask, at.second & mask);
     if place == 0 {
@@ -118,7 +132,9 @@ fn insert_locked<P: Platform>(
         p.replace_tag(table, place, CLAIMED, FREE);
         return 0;
     }
-    let Some(entry) = p.flow(table, place) else { return 0 };
+    let Some(entry) = p.flow(table, place) else {
+        return 0;
+    };
     let (lock, serial) = (entry.lock, entry.serial);
     *entry = FlowEntry {
         initiator: packet.source,
@@ -159,7 +175,9 @@ pub fn claim<P: Platform>(p: &mut P, table: FlowTable, first: u32, second: u32) 
         if tag == FREE || tag == CLAIMED {
             continue;
         }
-        let Some((age, lifetime)) = age_and_lifetime(p, table, place, now, slot) else { return 0 };
+        let Some((age, lifetime)) = age_and_lifetime(p, table, place, now, slot) else {
+            return 0;
+        };
         let is_spent = age > lifetime || table == FlowTable::Openings;
         if is_spent && age >= oldest_age {
             oldest = place;
@@ -167,7 +185,11 @@ pub fn claim<P: Platform>(p: &mut P, table: FlowTable, first: u32, second: u32) 
             oldest_tag = tag;
         }
     }
-    if oldest != 0 && p.replace_tag(table, oldest, oldest_tag, CLAIMED) { oldest } else { 0 }
+    if oldest != 0 && p.replace_tag(table, oldest, oldest_tag, CLAIMED) {
+        oldest
+    } else {
+        0
+    }
 }
 
 #[inline(always)]
@@ -180,12 +202,17 @@ fn age_and_lifetime<P: Platform>(
 ) -> Option<(u64, u64)> {
     let entry = p.flow_seen(table, place)?;
     let generation = p.generation(slot)?;
-    Some((now.wrapping_sub(entry.last_seen_ticks), lifetime_ticks(entry.transport, entry.phase, generation)))
+    Some((
+        now.wrapping_sub(entry.last_seen_ticks),
+        lifetime_ticks(entry.transport, entry.phase, generation),
+    ))
 }
 
 #[inline(always)]
 fn tag_at<P: Platform>(p: &P, table: FlowTable, bucket: u32, way: u32) -> u32 {
-    let Some(tags) = p.bucket(table, bucket) else { return CLAIMED };
+    let Some(tags) = p.bucket(table, bucket) else {
+        return CLAIMED;
+    };
     let index = usize::try_from(way & (WAYS - 1)).unwrap_or(0);
     tags.get(index).copied().unwrap_or(CLAIMED)
 }
@@ -193,7 +220,9 @@ fn tag_at<P: Platform>(p: &P, table: FlowTable, bucket: u32, way: u32) -> u32 {
 /// Removes a flow that the caller has locked, and goes on to hold.
 #[inline(always)]
 pub fn remove<P: Platform>(p: &mut P, table: FlowTable, place: u32) {
-    let Some(entry) = p.flow(table, place) else { return };
+    let Some(entry) = p.flow(table, place) else {
+        return;
+    };
     let tag = entry.tag;
     entry.phase = 0;
     if table == FlowTable::Flows {
@@ -205,7 +234,9 @@ pub fn remove<P: Platform>(p: &mut P, table: FlowTable, place: u32) {
 /// Takes the stream away from a flow that the caller has locked.
 #[inline(always)]
 pub fn free_stream<P: Platform>(p: &mut P, place: u32) {
-    let Some(entry) = p.flow(FlowTable::Flows, place) else { return };
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return;
+    };
     let stream = entry.stream;
     entry.stream = 0;
     if stream != 0 {
@@ -220,18 +251,24 @@ const STREAM_TRIES: u32 = 16;
 /// Returns whether there was one.
 #[inline(always)]
 pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32) -> bool {
-    let Some(mask) = p.settings().map(|settings| settings.stream_mask) else { return false };
+    let Some(mask) = p.settings().map(|settings| settings.stream_mask) else {
+        return false;
+    };
     let owner = place.wrapping_add(1);
     let Some((serial, tag)) = p.flow(FlowTable::Flows, place).map(|e| (e.serial, e.tag)) else {
         return false;
     };
     for try_number in 0..STREAM_TRIES {
         let index = tag.wrapping_add(try_number) & mask;
-        let Some(stream) = p.stream(index) else { return false };
+        let Some(stream) = p.stream(index) else {
+            return false;
+        };
         let (held_by, held_serial) = (stream.owner, stream.serial);
         let is_stale = held_by != FREE && !is_owner_alive(p, held_by, held_serial, index);
         if (held_by == FREE || is_stale) && p.replace_owner(index, held_by, owner) {
-            let Some(stream) = p.stream(index) else { return false };
+            let Some(stream) = p.stream(index) else {
+                return false;
+            };
             stream.serial = serial;
             stream.adu_start = sequence;
             if let Some(entry) = p.flow(FlowTable::Flows, place) {

@@ -31,8 +31,10 @@ pub const SUB_FUNCTIONS: &[(u16, &str)] = &[
 ];
 
 /// The MEI types of function 43 by number and name.
-pub const MEI_TYPES: &[(u16, &str)] =
-    &[(MEI_CANOPEN, "canopen"), (MEI_READ_DEVICE_IDENTIFICATION, "read-device-identification")];
+pub const MEI_TYPES: &[(u16, &str)] = &[
+    (MEI_CANOPEN, "canopen"),
+    (MEI_READ_DEVICE_IDENTIFICATION, "read-device-identification"),
+];
 
 /// How long the request of a function must be, as the MBAP length field counts: unit id, function
 /// code and data.
@@ -116,9 +118,15 @@ impl FunctionCode {
         (Self::READ_FILE_RECORD, "read-file-record"),
         (Self::WRITE_FILE_RECORD, "write-file-record"),
         (Self::MASK_WRITE_REGISTER, "mask-write-register"),
-        (Self::READ_WRITE_MULTIPLE_REGISTERS, "read-write-multiple-registers"),
+        (
+            Self::READ_WRITE_MULTIPLE_REGISTERS,
+            "read-write-multiple-registers",
+        ),
         (Self::READ_FIFO_QUEUE, "read-fifo-queue"),
-        (Self::ENCAPSULATED_INTERFACE_TRANSPORT, "encapsulated-interface-transport"),
+        (
+            Self::ENCAPSULATED_INTERFACE_TRANSPORT,
+            "encapsulated-interface-transport",
+        ),
     ];
     /// The group "reads": functions that only read process data.
     pub const READS: &[Self] = &[
@@ -143,7 +151,10 @@ impl FunctionCode {
     /// Its name, if the specification gives it one.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
-        Self::NAMED.iter().find(|(code, _)| *code == self).map(|(_, name)| *name)
+        Self::NAMED
+            .iter()
+            .find(|(code, _)| *code == self)
+            .map(|(_, name)| *name)
     }
 
     /// How long its request must be.
@@ -154,10 +165,19 @@ impl FunctionCode {
             1..=6 => Body::Fixed { length: 6 },
             7 | 11 | 12 | 17 => Body::Fixed { length: 2 },
             8 => Body::Diagnostics,
-            15 | 16 => Body::Counted { count_at: 12, before_count: 7 },
-            20 | 21 => Body::Counted { count_at: 8, before_count: 3 },
+            15 | 16 => Body::Counted {
+                count_at: 12,
+                before_count: 7,
+            },
+            20 | 21 => Body::Counted {
+                count_at: 8,
+                before_count: 3,
+            },
             22 => Body::Fixed { length: 8 },
-            23 => Body::Counted { count_at: 16, before_count: 11 },
+            23 => Body::Counted {
+                count_at: 16,
+                before_count: 11,
+            },
             24 => Body::Fixed { length: 4 },
             43 => Body::Encapsulated,
             _ => Body::Any,

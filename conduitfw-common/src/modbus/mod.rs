@@ -51,7 +51,11 @@ impl Judged {
     /// # Errors
     /// The reason why it is denied.
     #[inline(always)]
-    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "fields of a word")]
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "fields of a word"
+    )]
     pub const fn outcome(self) -> Result<u32, Reason> {
         match (self.0 >> REASON_SHIFT) as u8 {
             0 => Ok(self.0 as u32 & 0x1ff),
@@ -118,7 +122,9 @@ fn describe<B: ByteSource>(source: &B, at: u32, bytes: u32, seen: &mut EventOper
     {
         return;
     }
-    let Ok(operands) = source.u32(at.wrapping_add(8)) else { return };
+    let Ok(operands) = source.u32(at.wrapping_add(8)) else {
+        return;
+    };
     let [a1, a0, q1, q0] = operands.to_be_bytes();
     seen.address = u16::from_be_bytes([a1, a0]);
     seen.quantity = u16::from_be_bytes([q1, q0]);
@@ -154,7 +160,9 @@ fn judge<P: Platform, B: ByteSource>(
     if row == 0 {
         return Err(Reason::UnitNotAllowed);
     }
-    let rule = p.operation(slot, row, code).ok_or(Reason::FunctionNotAllowed)?;
+    let rule = p
+        .operation(slot, row, code)
+        .ok_or(Reason::FunctionNotAllowed)?;
     if rule.kind == operation::DENIED {
         return Err(Reason::FunctionNotAllowed);
     }
@@ -218,7 +226,10 @@ fn operand<B: ByteSource>(
     match body {
         Body::Fixed { length: wanted } if length != u32::from(wanted) => return mismatch,
         Body::Fixed { .. } | Body::Any => {}
-        Body::Counted { count_at, before_count } => {
+        Body::Counted {
+            count_at,
+            before_count,
+        } => {
             let count_at = u32::from(count_at);
             if length < u32::from(before_count) {
                 return mismatch;
@@ -285,9 +296,7 @@ fn check_quantity<B: ByteSource>(
     seen: &EventOperation,
 ) -> Result<(), Reason> {
     let (quantity, count_at) = match code {
-        FunctionCode::WRITE_MULTIPLE_COILS => {
-            (u32::from(seen.quantity).wrapping_add(7) >> 3, 12)
-        }
+        FunctionCode::WRITE_MULTIPLE_COILS => (u32::from(seen.quantity).wrapping_add(7) >> 3, 12),
         FunctionCode::WRITE_MULTIPLE_REGISTERS => (u32::from(seen.quantity) << 1, 12),
         FunctionCode::READ_WRITE_MULTIPLE_REGISTERS => {
             if bytes < 16 {

@@ -42,7 +42,11 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(frame: &B, packet: &mut Packet) -> R
     packet.vlans = vlans;
     packet.ether_type = ether_type;
     packet.network_at = at;
-    if is_tag(ether_type) { Err(Reason::TooManyVlanTags) } else { Ok(()) }
+    if is_tag(ether_type) {
+        Err(Reason::TooManyVlanTags)
+    } else {
+        Ok(())
+    }
 }
 
 #[inline(always)]
@@ -51,7 +55,11 @@ const fn is_tag(ether_type: u16) -> bool {
 }
 
 #[inline(always)]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the lower half is meant")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the lower half is meant"
+)]
 const fn low_half(word: u32) -> u16 {
     word as u16
 }

@@ -56,8 +56,13 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(
     packet.transport_at = at;
     match next {
         FRAGMENT => Err(Reason::Fragment),
-        HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | ENCAPSULATING_SECURITY | AUTHENTICATION
-        | NO_NEXT_HEADER | MOBILITY => Err(Reason::Ipv6ExtensionNotAllowed),
+        HOP_BY_HOP
+        | DESTINATION_OPTIONS
+        | ROUTING
+        | ENCAPSULATING_SECURITY
+        | AUTHENTICATION
+        | NO_NEXT_HEADER
+        | MOBILITY => Err(Reason::Ipv6ExtensionNotAllowed),
         _ => Ok(end),
     }
 }

@@ -53,7 +53,11 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(
 }
 
 #[inline(always)]
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "two halves of a word")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "two halves of a word"
+)]
 pub(crate) fn set_ports(packet: &mut Packet, ports: u32) {
     packet.source_port = (ports >> 16) as u16;
     packet.destination_port = ports as u16;
