@@ -112,15 +112,8 @@ fn tokio_modbus_reads_while_its_writes_are_reset_with_and_without_offload() -> R
                 .write(10, 900)
                 .err()
                 .context("the write was not refused")?;
-            let kind = refused
-                .chain()
-                .find_map(|cause| cause.downcast_ref::<std::io::Error>());
-            let kind = kind.map(std::io::Error::kind);
-            assert_eq!(
-                kind,
-                Some(ErrorKind::ConnectionReset),
-                "{offload}: {refused:#}"
-            );
+            let refused = format!("{refused:#}");
+            ensure!(refused.contains("reset by peer"), "{offload}: {refused}");
             assert_eq!(bystander.read(10, 2)?.len(), 2, "other connections live on");
             assert_eq!(connect()?.read(10, 2)?.len(), 2, "and new ones come");
             assert_eq!(plc.service().written(10), None);

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -71,6 +71,7 @@ pub(super) fn read_adu(stream: &mut TcpStream) -> io::Result<(u16, u8, Vec<u8>)>
 #[derive(Debug)]
 pub struct Listener {
     stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Listener {
@@ -89,7 +90,7 @@ impl Listener {
         listener.set_nonblocking(true)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let (flag, serve) = (Arc::clone(&stopped), Arc::new(serve));
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             while !flag.load(Ordering::Relaxed) {
                 let Ok((stream, _)) = listener.accept() else {
                     thread::sleep(Duration::from_millis(5));
@@ -100,7 +101,10 @@ impl Listener {
                 thread::spawn(move || serve(stream));
             }
         });
-        Ok(Self { stopped })
+        Ok(Self {
+            stopped,
+            thread: Some(thread),
+        })
     }
 
     /// A listener that sends back what it gets.
@@ -122,5 +126,9 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
+        // From here on its address is free again.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
