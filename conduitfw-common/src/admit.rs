@@ -243,6 +243,9 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     let (ifindex, number, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
     let (slot, service) = (p.seen().slot, p.seen().service);
     let conduit = p.conduit(slot, service.conduit).unwrap_or_default();
+    let observe = p
+        .generation(slot)
+        .map_or(0, |generation| u8::from(generation.observe != 0));
     if let Some(entry) = p.flow(FlowTable::Openings, place) {
         entry.phase = phase::OPENING;
         entry.protocol = service.protocol;
@@ -250,7 +253,7 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         entry.conduit = service.conduit;
         entry.rule_set = service.rule_set;
         entry.on_deny = conduit.on_deny;
-        entry.observe = conduit.observe;
+        entry.observe = conduit.observe | observe;
         entry.outstanding = conduit.outstanding;
         entry.last_seen_ticks = now;
         entry.initiator_ifindex = ifindex;
@@ -302,7 +305,7 @@ fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Fou
     let is_request = direction == Direction::Request;
     let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
     // A new SYN, and whatever the policy in force has not judged, starts again.
-    if is_request && (is_syn || is_stale) || is_stale {
+    if is_stale || (is_request && is_syn) {
         if p.lock_flow(FlowTable::Openings, place) {
             remove(p, FlowTable::Openings, place);
             p.unlock_flow(FlowTable::Openings, place);

@@ -185,7 +185,7 @@ pub(crate) fn end(entry: &mut FlowEntry, judgement: Judgement, observe: u8) -> J
     if observe != 0 {
         return judgement.observed();
     }
-    if entry.on_deny != Verdict::Reset as u8 || !is_final(judgement.reason_number()) {
+    if entry.on_deny != Verdict::Reset.number() || !is_final(judgement.reason_number()) {
         return judgement;
     }
     if judgement.direction_number() == crate::event::direction::REQUEST {
@@ -201,9 +201,9 @@ pub(crate) fn end(entry: &mut FlowEntry, judgement: Judgement, observe: u8) -> J
 /// does one that anybody could have forged into the flow.
 #[inline(always)]
 const fn is_final(reason: u8) -> bool {
-    const CHANGED: u8 = Reason::ChangedRetransmission as u8;
-    const URGENT: u8 = Reason::UrgentData as u8;
-    const POLICY: u8 = Reason::PolicyChanged as u8;
-    const INSPECTED: u8 = Reason::ModbusProtocolId as u8;
+    const CHANGED: u8 = Reason::ChangedRetransmission.number();
+    const URGENT: u8 = Reason::UrgentData.number();
+    const POLICY: u8 = Reason::PolicyChanged.number();
+    const INSPECTED: u8 = Reason::ModbusProtocolId.number();
     matches!(reason, CHANGED | URGENT | POLICY) || reason >= INSPECTED
 }

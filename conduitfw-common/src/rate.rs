@@ -34,3 +34,27 @@ pub const fn next_due(now: u64, due: u64, interval: u64, burst: u64) -> Option<u
     let base = if due > now { due } else { now };
     Some(base.saturating_add(interval))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::next_due;
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_the_rate_holds() {
+        let (interval, burst) = (10, 20);
+        let mut due = 0;
+        let mut passed = 0;
+        while let Some(next) = next_due(100, due, interval, burst) {
+            due = next;
+            passed += 1;
+        }
+        assert_eq!(passed, 3, "one, and two ahead of the rate");
+        assert_eq!(next_due(109, due, interval, burst), None);
+        assert_eq!(next_due(110, due, interval, burst), Some(140));
+    }
+
+    #[test]
+    fn idle_time_is_not_saved_up() {
+        assert_eq!(next_due(1_000_000, 5, 10, 20), Some(1_000_010));
+    }
+}

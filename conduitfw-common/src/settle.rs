@@ -77,10 +77,10 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) 
         p.workspace().reset_sequence = sequence;
         return judgement;
     }
-    if is_syn || had_flags & flow_flag::REOPENING != 0 {
-        if reopen(p, packet, place, direction, is_syn) {
-            return Judgement::AGAIN;
-        }
+    if (is_syn || had_flags & flow_flag::REOPENING != 0)
+        && reopen(p, packet, place, direction, is_syn)
+    {
+        return Judgement::AGAIN;
     }
     if packet.transport == transport::ICMP {
         let wanted = match direction {
@@ -129,6 +129,9 @@ fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
         }
         free_stream(p, place);
     }
+    let observe = p
+        .generation(slot)
+        .map_or(0, |generation| u8::from(generation.observe != 0));
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return false;
     };
@@ -137,7 +140,7 @@ fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
     entry.rule_set = service.rule_set;
     entry.protocol = service.protocol;
     entry.on_deny = conduit.on_deny;
-    entry.observe = conduit.observe;
+    entry.observe = conduit.observe | observe;
     entry.outstanding = conduit.outstanding;
     true
 }

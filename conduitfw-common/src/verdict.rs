@@ -27,6 +27,18 @@ impl Verdict {
         }
     }
 
+    /// Its number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Drop => 1,
+            Self::Reset => 2,
+            Self::Exception => 3,
+        }
+    }
+
     /// The verdict with this number, if there is one.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -150,9 +162,9 @@ mod tests {
     #[test]
     fn every_reason_has_its_own_number_and_label() {
         for (index, reason) in Reason::ALL.iter().enumerate() {
-            assert!(u32::from(*reason as u8) < REASON_SLOTS);
-            assert_eq!(Reason::from_number(*reason as u8), Some(*reason));
-            for other in &Reason::ALL[index + 1..] {
+            assert!(u32::from(reason.number()) < REASON_SLOTS);
+            assert_eq!(Reason::from_number(reason.number()), Some(*reason));
+            for other in Reason::ALL.iter().skip(index + 1) {
                 assert_ne!(reason.label(), other.label());
             }
         }

@@ -103,3 +103,132 @@ fn acknowledge(other: &mut Side, acknowledgement: u32) {
         other.acknowledged = acknowledgement;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::flag::{ACK, FIN, PSH, RST, URG};
+
+    fn established(protocol: u8) -> FlowEntry {
+        let request = Side {
+            next: 100,
+            acknowledged: 100,
+            flags: 0,
+        };
+        let reply = Side {
+            next: 900,
+            acknowledged: 900,
+            flags: 0,
+        };
+        FlowEntry {
+            phase: phase::ESTABLISHED,
+            protocol,
+            request,
+            reply,
+            ..FlowEntry::default()
+        }
+    }
+
+    fn segment(flags: u8, sequence: u32, acknowledgement: u32, payload_bytes: u32) -> Packet {
+        Packet {
+            tcp_flags: flags,
+            sequence,
+            acknowledgement,
+            payload_bytes,
+            ..Packet::default()
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        assert_eq!(ahead(2, u32::MAX), 3);
+        assert_eq!(ahead(u32::MAX, 2), -3);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_never_sent_moves_nothing() {
+        let mut entry = established(protocol::MODBUS);
+        assert_eq!(
+            track(&mut entry, &segment(ACK, 900, 101, 0), Direction::Reply),
+            Ok(())
+        );
+        assert_eq!(entry.request.acknowledged, 100);
+    }
+
+    #[test]
+    fn only_a_reset_at_the_very_number_closes() {
+        let mut entry = established(protocol::NONE);
+        assert_eq!(
+            track(&mut entry, &segment(RST, 101, 0, 0), Direction::Request),
+            Ok(())
+        );
+        assert_eq!(entry.phase, phase::ESTABLISHED);
+        assert_eq!(
+            track(&mut entry, &segment(RST, 100, 0, 0), Direction::Request),
+            Ok(())
+        );
+        assert_eq!(entry.phase, phase::CLOSED);
+    }
+
+    #[test]
+    fn a_close_of_both_sides_ends_the_connection_and_new_data_is_denied() {
+        let mut entry = established(protocol::NONE);
+        assert_eq!(
+            track(
+                &mut entry,
+                &segment(FIN | ACK, 100, 900, 0),
+                Direction::Request
+            ),
+            Ok(())
+        );
+        assert_eq!(entry.phase, phase::CLOSING);
+        let more = segment(PSH | ACK, 101, 900, 5);
+        assert_eq!(
+            track(&mut entry, &more, Direction::Request),
+            Err(Reason::DataAfterFin)
+        );
+        assert_eq!(
+            track(
+                &mut entry,
+                &segment(FIN | ACK, 900, 101, 0),
+                Direction::Reply
+            ),
+            Ok(())
+        );
+        assert_eq!(entry.phase, phase::CLOSED);
+        assert_eq!(
+            track(&mut entry, &segment(ACK, 101, 901, 0), Direction::Request),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn urgent_data_is_denied_where_it_is_inspected() {
+        let urgent = segment(URG | ACK, 100, 900, 5);
+        let mut inspected = established(protocol::MODBUS);
+        assert_eq!(
+            track(&mut inspected, &urgent, Direction::Request),
+            Err(Reason::UrgentData)
+        );
+        assert_eq!(
+            track(
+                &mut established(protocol::NONE),
+                &urgent,
+                Direction::Request
+            ),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn flags_that_no_connection_has_are_denied() {
+        for flags in [0, FIN, PSH, URG, RST | FIN, RST | URG] {
+            let mut entry = established(protocol::NONE);
+            assert_eq!(
+                track(&mut entry, &segment(flags, 100, 900, 0), Direction::Request),
+                Err(Reason::BadTcpFlags),
+                "flags {flags:#x}"
+            );
+        }
+    }
+}

@@ -43,10 +43,10 @@ pub fn place(packet: &Packet, settings: &Settings) -> Place {
     let source_low = join(s3, packet.source_port);
     let destination_low = join(d3, packet.destination_port);
     let is_ipv4 = s2 == IPV4_MAPPED && d2 == IPV4_MAPPED && s0 | s1 | d0 | d1 == 0;
-    let swap = if source_low != destination_low {
-        source_low > destination_low
-    } else {
+    let swap = if source_low == destination_low {
         (join32(s0, s1), s2) > (join32(d0, d1), d2)
+    } else {
+        source_low > destination_low
     };
     let (low, high) = if swap {
         (destination_low, source_low)

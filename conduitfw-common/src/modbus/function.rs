@@ -6,7 +6,7 @@ use crate::verdict::Reason;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionCode(pub u8);
 
-/// MEI type of CANopen general reference (§6.20).
+/// MEI type of `CANopen` general reference (§6.20).
 pub const MEI_CANOPEN: u16 = 13;
 /// MEI type of read device identification (§6.21).
 pub const MEI_READ_DEVICE_IDENTIFICATION: u16 = 14;

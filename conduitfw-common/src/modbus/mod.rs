@@ -225,7 +225,6 @@ fn operand<B: ByteSource>(
     let mismatch = Err(Reason::ModbusLengthMismatch);
     match body {
         Body::Fixed { length: wanted } if length != u32::from(wanted) => return mismatch,
-        Body::Fixed { .. } | Body::Any => {}
         Body::Counted {
             count_at,
             before_count,
@@ -243,7 +242,7 @@ fn operand<B: ByteSource>(
         }
         Body::Diagnostics if length < 6 || length & 1 != 0 => return mismatch,
         Body::Encapsulated if length < 3 => return mismatch,
-        Body::Diagnostics | Body::Encapsulated => {}
+        Body::Fixed { .. } | Body::Any | Body::Diagnostics | Body::Encapsulated => {}
     }
     let code = FunctionCode(seen.function);
     if matches!(body, Body::Encapsulated) {
