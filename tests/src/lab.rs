@@ -290,6 +290,10 @@ impl Lab {
             self.gateway
                 .run(&format!("ip address add {address} dev {here}"))?;
         }
+        if !zone.networks.iter().any(|network| network.addr().is_ipv6()) {
+            // Or it would look for neighbours and routers that the policy does not know.
+            host.run(&format!("sysctl -qw net.ipv6.conf.{there}.disable_ipv6=1"))?;
+        }
         for address in zone.host_addresses()? {
             host.run(&format!("ip address add {address} dev {there}"))?;
         }

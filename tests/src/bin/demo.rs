@@ -167,20 +167,7 @@ impl Plant {
         let zone = |name: &str| lab.plan().zones.iter().find(|zone| zone.name == name);
         let interface = |name: &str| zone(name).map_or("?", |zone| &zone.interfaces[0]);
         let (client, server) = (&cast.client, &cast.server);
-        println!();
-        println!(
-            "  {:<22}                                 {:>22}",
-            format!("zone {}", client.zone),
-            format!("zone {}", server.zone)
-        );
-        println!(
-            "  {:<22} --[ {} gateway {} ]-- {:>22}",
-            format!("{} {}", client.name, client.address),
-            interface(&client.zone),
-            interface(&server.zone),
-            format!("{} {}", server.name, server.address)
-        );
-        println!();
+        draw(cast, interface(&client.zone), interface(&server.zone));
         let peer = env::current_exe()?.with_file_name("modbus-peer");
         if !peer.is_file() {
             bail!(
@@ -248,8 +235,9 @@ impl Plant {
         ));
         if written.is_err() {
             self.event("write-single-register")?;
+            let value = patient.read(SETPOINT, 1)?[0];
             say(&format!(
-                "The write never reached {plc}, and the reset freed its connection."
+                "On the first connection register {SETPOINT} still reads {value}."
             ));
         }
 
@@ -361,6 +349,25 @@ impl Plant {
     }
 }
 
+/// Who is where.
+fn draw(cast: &Cast, left_interface: &str, right_interface: &str) {
+    let (client, server) = (&cast.client, &cast.server);
+    let left = [
+        format!("zone {}", client.zone),
+        format!("{} {}", client.name, client.address),
+    ];
+    let right = [
+        format!("zone {}", server.zone),
+        format!("{} {}", server.name, server.address),
+    ];
+    let wire = format!("---- {left_interface} [ gateway ] {right_interface} ----");
+    let (width, gap) = (left[0].len().max(left[1].len()), wire.len());
+    println!();
+    println!("  {:<width$}  {:<gap$}  {}", left[0], "", right[0]);
+    println!("  {:<width$}  {wire}  {}", left[1], right[1]);
+    println!();
+}
+
 /// The policy with one more rule in the conduit of the demo.
 fn allow_write(text: &str, cast: &Cast) -> Result<String> {
     let mut policy: Table = text.parse()?;
@@ -393,7 +400,15 @@ fn read(client: &mut ModbusClient) -> String {
 fn outcome(written: &Result<()>) -> String {
     match written {
         Ok(()) => "done".to_owned(),
-        Err(error) => format!("{error:#}"),
+        Err(error) => {
+            // "Connection reset by peer (os error 104)": the number helps nobody here.
+            let error = format!("{error:#}");
+            error
+                .split(" (os error")
+                .next()
+                .unwrap_or(&error)
+                .to_lowercase()
+        }
     }
 }
 
