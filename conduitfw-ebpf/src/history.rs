@@ -22,13 +22,19 @@ fn place(sequence: u32) -> usize {
 #[inline(always)]
 pub(crate) fn load_byte(stream: &Stream, sequence: u32) -> u8 {
     // SAFETY: `place` is within the ring.
-    unsafe { stream.history.as_ptr().add(place(sequence)).read() }
+    unsafe { stream.history.as_ptr().wrapping_add(place(sequence)).read() }
 }
 
 #[inline(always)]
 pub(crate) fn store_byte(stream: &mut Stream, sequence: u32, byte: u8) {
     // SAFETY: as above; the caller holds the stream's flow.
-    unsafe { stream.history.as_mut_ptr().add(place(sequence)).write(byte) };
+    unsafe {
+        stream
+            .history
+            .as_mut_ptr()
+            .wrapping_add(place(sequence))
+            .write(byte);
+    };
 }
 
 /// Eight bytes as they stand.
@@ -41,7 +47,7 @@ pub(crate) fn load(stream: &Stream, sequence: u32) -> u64 {
             stream
                 .history
                 .as_ptr()
-                .add(at)
+                .wrapping_add(at)
                 .cast::<u64>()
                 .read_unaligned()
         };
@@ -63,9 +69,9 @@ pub(crate) fn store(stream: &mut Stream, sequence: u32, word: u64) {
             stream
                 .history
                 .as_mut_ptr()
-                .add(at)
+                .wrapping_add(at)
                 .cast::<u64>()
-                .write_unaligned(word)
+                .write_unaligned(word);
         };
         return;
     }

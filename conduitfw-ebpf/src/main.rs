@@ -12,9 +12,20 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(
     clippy::inline_always,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the verifier follows pointers only through code that is in one function"
+)]
+#![allow(
     clippy::cast_possible_truncation,
-    reason = "the verifier follows pointers only through code that is in one function; lengths of \
-              a frame fit in 32 bits"
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "lengths of a frame and the numbers of helpers fit in 32 bits"
+)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "the attribute `xdp` makes the entry points, and wants them so"
 )]
 
 mod atomic;

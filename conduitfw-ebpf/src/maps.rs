@@ -132,12 +132,10 @@ pub(crate) fn settings() -> Option<&'static Settings> {
 
 #[inline(always)]
 pub(crate) fn interface(key: &InterfaceKey) -> Option<Interface> {
-    match INTERFACES.get_ptr(key) {
-        // SAFETY: the lookup gave a valid pointer, and rows are only removed from a slot that has
-        // not been in force for a grace period.
-        Some(pointer) => Some(unsafe { *pointer }),
-        None => None,
-    }
+    let pointer = INTERFACES.get_ptr(key)?;
+    // SAFETY: the lookup gave a valid pointer, and rows are only removed from a slot that has
+    // not been in force for a grace period.
+    Some(unsafe { *pointer })
 }
 
 #[inline(always)]
@@ -154,11 +152,9 @@ pub(crate) fn network(slot: u32, address: &Address) -> Option<Network> {
 
 #[inline(always)]
 pub(crate) fn pair(key: &PairKey) -> Option<Pair> {
-    match PAIRS.get_ptr(key) {
-        // SAFETY: as for `interface`.
-        Some(pointer) => Some(unsafe { *pointer }),
-        None => None,
-    }
+    let pointer = PAIRS.get_ptr(key)?;
+    // SAFETY: as for `interface`.
+    Some(unsafe { *pointer })
 }
 
 #[inline(always)]

@@ -12,7 +12,9 @@ pub(crate) fn hidden(number: usize) -> usize {
     let mut number = number;
     // SAFETY: moves a register to itself. (With no instruction at all the line table would name one
     // place twice: "Invalid line_info".)
-    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    unsafe {
+        asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack));
+    };
     number
 }
 
@@ -25,7 +27,7 @@ pub(crate) fn masked(number: u32, mask: u32) -> u32 {
     let mut number = u64::from(number);
     // SAFETY: one instruction on two registers that hold the arguments.
     unsafe {
-        asm!("{0} &= {1}", inout(reg) number, in(reg) u64::from(mask), options(pure, nomem, nostack))
+        asm!("{0} &= {1}", inout(reg) number, in(reg) u64::from(mask), options(pure, nomem, nostack));
     };
     number as u32
 }
