@@ -17,5 +17,6 @@ pub mod lock;
 pub mod naming;
 pub mod notify;
 pub mod policy;
+pub mod simulator;
 pub mod state;
 pub mod status;
