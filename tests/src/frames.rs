@@ -20,7 +20,14 @@
 //! Addresses are anything that turns into a [`SocketAddr`] or [`IpAddr`]: `([10, 0, 0, 1], 502)`,
 //! `(Ipv6Addr::LOCALHOST, 502)`, `"[fd00::1]:502".parse().unwrap()`.
 
+mod layout;
+pub mod modbus;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use layout::{Packet, Segment, Transport, short};
+
+pub use layout::internet_checksum;
 
 /// TCP flag FIN.
 pub const FIN: u8 = 1;
@@ -47,7 +54,6 @@ pub const DESTINATION_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// A frame in the making. Start with [`tcp`], [`udp`], [`echo_request`], [`arp_request`], ...
@@ -63,49 +69,6 @@ enum Content {
     /// An `EtherType` and what follows it.
     Raw(u16, Vec<u8>),
     Packet(Packet),
-}
-
-#[derive(Clone, Debug)]
-struct Packet {
-    source: IpAddr,
-    destination: IpAddr,
-    hop_limit: u8,
-    identification: u32,
-    /// Offset in units of eight bytes, and "more fragments".
-    fragment: Option<(u16, bool)>,
-    ipv4_options: Vec<u8>,
-    extensions: Vec<(u8, Vec<u8>)>,
-    transport: Transport,
-    spoiled_checksum: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Transport {
-    Tcp(Segment),
-    Udp {
-        ports: (u16, u16),
-        payload: Vec<u8>,
-    },
-    /// ICMP or ICMPv6, after the family of the addresses: type, code, the rest.
-    Icmp {
-        kind: u8,
-        code: u8,
-        rest: Vec<u8>,
-    },
-    /// An IP protocol number and its bytes.
-    Other(u8, Vec<u8>),
-}
-
-#[derive(Clone, Debug)]
-struct Segment {
-    ports: (u16, u16),
-    flags: u8,
-    seq: u32,
-    ack: u32,
-    window: u16,
-    urgent: u16,
-    options: Vec<u8>,
-    payload: Vec<u8>,
 }
 
 /// A TCP segment: flags `ACK`, numbers 0, window 64,240, no payload, unless said.
@@ -515,290 +478,6 @@ impl Frame {
     }
 }
 
-impl Packet {
-    fn protocol(&self) -> u8 {
-        match (&self.transport, self.source) {
-            (Transport::Tcp(_), _) => 6,
-            (Transport::Udp { .. }, _) => 17,
-            (Transport::Icmp { .. }, IpAddr::V4(_)) => 1,
-            (Transport::Icmp { .. }, IpAddr::V6(_)) => 58,
-            (Transport::Other(protocol, _), _) => *protocol,
-        }
-    }
-
-    fn transport_bytes(&self) -> Vec<u8> {
-        let (mut bytes, checksum_at) = match &self.transport {
-            Transport::Tcp(segment) => (segment.build(), 16),
-            Transport::Udp { ports, payload } => {
-                let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
-                bytes.extend_from_slice(&short(8 + payload.len()).to_be_bytes());
-                bytes.extend_from_slice(&[0, 0]);
-                bytes.extend_from_slice(payload);
-                (bytes, 6)
-            }
-            Transport::Icmp { kind, code, rest } => {
-                let mut bytes = vec![*kind, *code, 0, 0];
-                bytes.extend_from_slice(rest);
-                (bytes, 2)
-            }
-            Transport::Other(_, bytes) => return bytes.clone(),
-        };
-        let mut covered = self.pseudo_header(bytes.len());
-        covered.extend_from_slice(&bytes);
-        let mut checksum = internet_checksum(&covered);
-        if checksum == 0 && matches!(self.transport, Transport::Udp { .. }) {
-            checksum = 0xffff;
-        }
-        if self.spoiled_checksum {
-            checksum ^= 0x5555;
-        }
-        bytes[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
-        bytes
-    }
-
-    fn pseudo_header(&self, length: usize) -> Vec<u8> {
-        if matches!(
-            (&self.transport, self.source),
-            (Transport::Icmp { .. }, IpAddr::V4(_))
-        ) {
-            return Vec::new();
-        }
-        let mut bytes = octets(self.source);
-        bytes.extend(octets(self.destination));
-        bytes.extend_from_slice(&u32::from(self.protocol()).to_be_bytes());
-        bytes.extend_from_slice(&u32::from(short(length)).to_be_bytes());
-        bytes
-    }
-
-    fn build(&self, fragment: Option<(u16, bool)>, transport: &[u8]) -> Vec<u8> {
-        if self.source.is_ipv4() {
-            self.build_ipv4(fragment, transport)
-        } else {
-            self.build_ipv6(fragment, transport)
-        }
-    }
-
-    fn build_ipv4(&self, fragment: Option<(u16, bool)>, transport: &[u8]) -> Vec<u8> {
-        let header_bytes = 20 + self.ipv4_options.len();
-        let (offset, more) = fragment.unwrap_or((0, false));
-        let dont_fragment = if fragment.is_none() { 0x4000 } else { 0 };
-        let flags = dont_fragment | u16::from(more) << 13 | offset & 0x1fff;
-        let [.., version_and_length] = (0x40 + header_bytes / 4).to_be_bytes();
-        let mut header = vec![version_and_length, 0];
-        header.extend_from_slice(&short(header_bytes + transport.len()).to_be_bytes());
-        header.extend_from_slice(&self.identification.to_be_bytes()[2..]);
-        header.extend_from_slice(&flags.to_be_bytes());
-        header.extend_from_slice(&[self.hop_limit, self.protocol(), 0, 0]);
-        header.extend(octets(self.source));
-        header.extend(octets(self.destination));
-        header.extend_from_slice(&self.ipv4_options);
-        let checksum = internet_checksum(&header);
-        header[10..12].copy_from_slice(&checksum.to_be_bytes());
-        header.extend_from_slice(transport);
-        header
-    }
-
-    fn build_ipv6(&self, fragment: Option<(u16, bool)>, transport: &[u8]) -> Vec<u8> {
-        let mut headers = self.extensions.clone();
-        if let Some((offset, more)) = fragment {
-            // RFC 8200 §4.5; its length byte is reserved, and 0 as for any eight-byte header.
-            let mut content = (offset << 3 | u16::from(more)).to_be_bytes().to_vec();
-            content.extend_from_slice(&self.identification.to_be_bytes());
-            headers.push((FRAGMENT, content));
-        }
-        let mut body = Vec::new();
-        for (index, (_, content)) in headers.iter().enumerate() {
-            let next = headers
-                .get(index + 1)
-                .map_or(self.protocol(), |(kind, _)| *kind);
-            let [.., units] = ((content.len() + 2) / 8 - 1).to_be_bytes();
-            body.extend_from_slice(&[next, units]);
-            body.extend_from_slice(content);
-        }
-        body.extend_from_slice(transport);
-        let first = headers.first().map_or(self.protocol(), |(kind, _)| *kind);
-        let mut packet = vec![0x60, 0, 0, 0];
-        packet.extend_from_slice(&short(body.len()).to_be_bytes());
-        packet.extend_from_slice(&[first, self.hop_limit]);
-        packet.extend(octets(self.source));
-        packet.extend(octets(self.destination));
-        packet.extend_from_slice(&body);
-        packet
-    }
-}
-
-impl Segment {
-    fn build(&self) -> Vec<u8> {
-        let [.., offset] = ((20 + self.options.len()) / 4 * 16).to_be_bytes();
-        let mut bytes = [self.ports.0.to_be_bytes(), self.ports.1.to_be_bytes()].concat();
-        bytes.extend_from_slice(&self.seq.to_be_bytes());
-        bytes.extend_from_slice(&self.ack.to_be_bytes());
-        bytes.extend_from_slice(&[offset, self.flags]);
-        bytes.extend_from_slice(&self.window.to_be_bytes());
-        bytes.extend_from_slice(&[0, 0]);
-        bytes.extend_from_slice(&self.urgent.to_be_bytes());
-        bytes.extend_from_slice(&self.options);
-        bytes.extend_from_slice(&self.payload);
-        bytes
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-fn short(number: usize) -> u16 {
-    u16::try_from(number).unwrap_or(u16::MAX)
-}
-
-/// The Internet checksum (RFC 1071): 0 over anything that already holds its own.
-#[must_use]
-pub fn internet_checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = 0;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([
-            pair[0],
-            pair.get(1).copied().unwrap_or(0),
-        ]));
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let [.., high, low] = sum.to_be_bytes();
-    !u16::from_be_bytes([high, low])
-}
-
-/// Modbus/TCP: ADUs and the PDUs in them (Modbus Application Protocol V1.1b3).
-pub mod modbus {
-    use super::short;
-
-    /// The PDU in an MBAP header with protocol id 0 and the right length.
-    #[must_use]
-    pub fn adu(transaction_id: u16, unit: u8, pdu: impl AsRef<[u8]>) -> Vec<u8> {
-        let pdu = pdu.as_ref();
-        with_header(transaction_id, 0, short(pdu.len() + 1), unit, pdu)
-    }
-
-    /// The PDU in an MBAP header of which every field is given.
-    #[must_use]
-    pub fn with_header(
-        transaction_id: u16,
-        protocol_id: u16,
-        length: u16,
-        unit: u8,
-        pdu: &[u8],
-    ) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(7 + pdu.len());
-        for field in [transaction_id, protocol_id, length] {
-            bytes.extend_from_slice(&field.to_be_bytes());
-        }
-        bytes.push(unit);
-        bytes.extend_from_slice(pdu);
-        bytes
-    }
-
-    /// A function code and one or more 16-bit fields.
-    #[must_use]
-    pub fn fields(function: u8, fields: &[u16]) -> Vec<u8> {
-        let mut pdu = vec![function];
-        for field in fields {
-            pdu.extend_from_slice(&field.to_be_bytes());
-        }
-        pdu
-    }
-
-    /// A read of coils, discrete inputs or registers (functions 1 to 4).
-    #[must_use]
-    pub fn read(function: u8, address: u16, quantity: u16) -> Vec<u8> {
-        fields(function, &[address, quantity])
-    }
-
-    /// Write single coil (5) or register (6).
-    #[must_use]
-    pub fn write_single(function: u8, address: u16, value: u16) -> Vec<u8> {
-        fields(function, &[address, value])
-    }
-
-    /// Write multiple coils (15).
-    #[must_use]
-    pub fn write_coils(address: u16, coils: &[bool]) -> Vec<u8> {
-        let mut pdu = fields(15, &[address, short(coils.len())]);
-        let bytes = coils.chunks(8).map(|eight| {
-            eight
-                .iter()
-                .rev()
-                .fold(0, |byte, coil| byte << 1 | u8::from(*coil))
-        });
-        let bytes: Vec<u8> = bytes.collect();
-        let [_, count] = short(bytes.len()).to_be_bytes();
-        pdu.push(count);
-        pdu.extend(bytes);
-        pdu
-    }
-
-    /// Write multiple registers (16).
-    #[must_use]
-    pub fn write_registers(address: u16, values: &[u16]) -> Vec<u8> {
-        let mut pdu = fields(16, &[address, short(values.len())]);
-        append_registers(&mut pdu, values);
-        pdu
-    }
-
-    /// Mask write register (22).
-    #[must_use]
-    pub fn mask_write(address: u16, and: u16, or: u16) -> Vec<u8> {
-        fields(22, &[address, and, or])
-    }
-
-    /// Read/write multiple registers (23).
-    #[must_use]
-    pub fn read_write((from, quantity): (u16, u16), to: u16, values: &[u16]) -> Vec<u8> {
-        let mut pdu = fields(23, &[from, quantity, to, short(values.len())]);
-        append_registers(&mut pdu, values);
-        pdu
-    }
-
-    fn append_registers(pdu: &mut Vec<u8>, values: &[u16]) {
-        let [_, count] = short(values.len() * 2).to_be_bytes();
-        pdu.push(count);
-        pdu.extend(values.iter().flat_map(|value| value.to_be_bytes()));
-    }
-
-    /// Diagnostics (8) with one data field.
-    #[must_use]
-    pub fn diagnostics(sub_function: u16, field: u16) -> Vec<u8> {
-        fields(8, &[sub_function, field])
-    }
-
-    /// Encapsulated interface transport (43) of any MEI type.
-    #[must_use]
-    pub fn encapsulated(mei_type: u8, content: &[u8]) -> Vec<u8> {
-        [&[43, mei_type], content].concat()
-    }
-
-    /// A well-formed request of any function code: the shortest that the specification knows,
-    /// and the bare code where it knows none.
-    #[must_use]
-    pub fn request(function: u8) -> Vec<u8> {
-        match function {
-            1..=4 => read(function, 0, 1),
-            5 => write_single(5, 0, 0xff00),
-            6 => write_single(6, 0, 1),
-            8 => diagnostics(0, 0x1234),
-            15 => write_coils(0, &[true]),
-            16 => write_registers(0, &[1]),
-            20 => vec![20, 7, 6, 0, 1, 0, 0, 0, 1],
-            21 => vec![21, 9, 6, 0, 1, 0, 0, 0, 1, 0, 7],
-            22 => mask_write(0, 0xffff, 0),
-            23 => read_write((0, 1), 0, &[1]),
-            24 => fields(24, &[0]),
-            43 => encapsulated(14, &[1, 0]),
-            other => vec![other],
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -825,7 +504,7 @@ mod tests {
             .fragment(2, true)
             .packet();
         assert_eq!(packet[6], HOP_BY_HOP);
-        assert_eq!(packet[40], FRAGMENT);
+        assert_eq!(packet[40], layout::FRAGMENT);
         assert_eq!(packet[48], 17);
         assert_eq!(&packet[50..52], &[0, 17]);
     }

@@ -4,6 +4,7 @@
 //! touched. A [`Lab`] removes what it made when it goes, also on a panic, on Ctrl-C and on
 //! SIGTERM.
 
+mod events;
 mod gateway;
 mod host;
 mod plan;
@@ -20,7 +21,8 @@ use std::{fs, process, thread};
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use gateway::{Conduitfw, Events, Files, Reload, binary};
+pub use events::Events;
+pub use gateway::{Conduitfw, Files, Reload, binary};
 pub use host::Host;
 pub use plan::{Plan, ZonePlan};
 pub use program::Program;

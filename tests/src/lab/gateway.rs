@@ -1,13 +1,11 @@
 //! conduitfw in the gateway's namespace, as an operator would run it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
@@ -16,11 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Host, Lab, Removal, no_longer_standing, standing, target_directory};
+use super::{Events, Host, Lab, Removal, no_longer_standing, standing, target_directory};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// How long a controller may take to start, and an event to show.
+/// How long a controller may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The conduitfw program: what `CONDUITFW_PROGRAM` names, or the one built beside this program.
@@ -279,24 +277,12 @@ impl Conduitfw {
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut child = command
+        let child = command
             .process_group(0)
             .spawn()
             .context("cannot follow the events")?;
         standing(Removal::Program(child.id()));
-        standing(Removal::Program(child.id()));
-        let output = child.stdout.take().context("no standard output")?;
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        // The subscription has no sign of its own; the command connects in milliseconds.
-        thread::sleep(Duration::from_millis(300));
-        Ok(Events { child, lines })
+        Events::read(child)
     }
 
     /// Ends the controller with this signal. What it put in the kernel stays in force.
@@ -348,56 +334,5 @@ impl Drop for Conduitfw {
         let _ = self.stop(Signal::SIGTERM);
         self.files.remove();
         no_longer_standing(&Removal::Conduitfw(self.files.clone()));
-    }
-}
-
-/// The lines that `conduitfw events --follow` prints.
-#[derive(Debug)]
-pub struct Events {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Events {
-    /// The first line from here on that `wanted` accepts.
-    ///
-    /// # Errors
-    /// When none comes in time; the error holds those that did.
-    pub fn find(&self, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let started = Instant::now();
-        let mut others = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE / 4) {
-            if wanted(&line) {
-                return Ok(line);
-            }
-            others.push(line);
-            if started.elapsed() > PATIENCE {
-                break;
-            }
-        }
-        bail!("the event did not come; these did: {others:#?}")
-    }
-
-    /// Every line that comes within this time.
-    #[must_use]
-    pub fn within(&self, time: Duration) -> Vec<String> {
-        let until = Instant::now() + time;
-        let mut lines = Vec::new();
-        while let Ok(line) = self
-            .lines
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
-            lines.push(line);
-        }
-        lines
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        no_longer_standing(&Removal::Program(self.child.id()));
-        no_longer_standing(&Removal::Program(self.child.id()));
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
