@@ -73,7 +73,8 @@ pub fn place(packet: &Packet, settings: &Settings) -> Place {
             .wrapping_add(k10.wrapping_mul(u64::from(h[2])));
     }
     let first = (hash >> 32) as u32;
-    let tag = (hash >> 16) as u32 | FIRST_TAG;
+    // All 64 bits have a part in the tag: those of `first` are alike within a bucket.
+    let tag = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 | FIRST_TAG;
     // The way between the two buckets depends on the tag alone and is never zero.
     let second = first ^ (tag.wrapping_mul(0x9e37_79b1) | 1);
     Place { first, second, tag }
@@ -88,4 +89,85 @@ fn join(address: u32, port: u16) -> u64 {
 #[inline(always)]
 fn join32(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::transport;
+
+    fn settings() -> Settings {
+        let mut hash_keys = [0; 12];
+        let mut state: u64 = 0x1234_5678_9abc_def1;
+        for key in &mut hash_keys {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            *key = state;
+        }
+        Settings {
+            hash_keys,
+            ..Settings::default()
+        }
+    }
+
+    fn packet(source: [u32; 4], source_port: u16, destination: [u32; 4], port: u16) -> Packet {
+        Packet {
+            source,
+            source_port,
+            destination,
+            destination_port: port,
+            transport: transport::TCP,
+            ..Packet::default()
+        }
+    }
+
+    #[test]
+    fn both_directions_of_a_flow_have_one_place() {
+        let settings = settings();
+        let v4 = |last: u32| [0, 0, IPV4_MAPPED, last];
+        let v6 = |first: u32, last: u32| [first, 1, 2, last];
+        for (one, other) in [
+            (v4(1), v4(2)),
+            (v4(2), v4(1)),
+            (v6(1, 5), v6(2, 5)),
+            (v6(7, 1), v6(7, 1)),
+        ] {
+            let there = place(&packet(one, 1024, other, 502), &settings);
+            let back = place(&packet(other, 502, one, 1024), &settings);
+            assert_eq!(there, back);
+        }
+    }
+
+    #[test]
+    fn one_bucket_holds_many_tags() {
+        let settings = settings();
+        let mut by_bucket: [[u32; 64]; 8] = [[0; 64]; 8];
+        let mut filled = [0_usize; 8];
+        for port in 0..512_u16 {
+            let source = [0, 0, IPV4_MAPPED, 10];
+            let at = place(
+                &packet(source, port, [0, 0, IPV4_MAPPED, 11], 502),
+                &settings,
+            );
+            let bucket = usize::try_from(at.first & 7).unwrap();
+            let tags = by_bucket.get_mut(bucket).unwrap();
+            let used = filled.get_mut(bucket).unwrap();
+            if let Some(room) = tags.get_mut(*used) {
+                *room = at.tag;
+                *used = used.wrapping_add(1);
+            }
+            assert!(at.tag >= FIRST_TAG);
+            assert_ne!(
+                at.first & 7,
+                at.second & 7,
+                "the second bucket is another one"
+            );
+        }
+        for (tags, used) in by_bucket.iter().zip(filled) {
+            for (index, tag) in tags.iter().take(used).enumerate() {
+                assert!(!tags.iter().take(index).any(|other| other == tag));
+            }
+        }
+    }
 }

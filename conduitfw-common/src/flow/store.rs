@@ -123,6 +123,10 @@ fn insert_locked<P: Platform>(
             0
         };
     }
+    // Two flows with one tag in one bucket could not be told apart by it.
+    if has_tag(p, table, at.first & mask, at.tag) || has_tag(p, table, at.second & mask, at.tag) {
+        return 0;
+    }
     let place = p.claim(table, at.first & mask, at.second & mask);
     if place == 0 {
         return 0;
@@ -150,6 +154,15 @@ fn insert_locked<P: Platform>(
     };
     p.replace_tag(table, place, CLAIMED, at.tag);
     place.wrapping_add(1)
+}
+
+#[inline(always)]
+fn has_tag<P: Platform>(p: &P, table: FlowTable, bucket: u32, tag: u32) -> bool {
+    let Some(tags) = p.bucket(table, bucket) else {
+        return true;
+    };
+    let [_, t1, t2, t3, t4, t5, t6, t7] = *tags;
+    t1 == tag || t2 == tag || t3 == tag || t4 == tag || t5 == tag || t6 == tag || t7 == tag
 }
 
 /// Claims a free way in either bucket, else one whose flow has timed out, else (openings only)
