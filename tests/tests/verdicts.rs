@@ -19,7 +19,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
-use conduitfw_common::event::EventRecord;
+use conduitfw_common::event::{EventRecord, field};
 use conduitfw_common::inspect::MAX_ADUS;
 use conduitfw_common::table::{
     ABI_VERSION, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
@@ -388,7 +388,7 @@ impl Bench {
         events
     }
 
-    fn complain(&mut self, name: &str, what: String) {
+    fn complain(&mut self, name: &str, what: &str) {
         self.complaints.push(format!("{name}: {what}"));
     }
 
@@ -420,15 +420,18 @@ impl Bench {
             });
         if !right {
             let seen = format!("action {action}, counted {counted:?}, event {reported:?}");
-            self.complain(name, format!("wanted {want:?}; {seen}; frame {frame:02x?}"));
+            self.complain(
+                name,
+                &format!("wanted {want:?}; {seen}; frame {frame:02x?}"),
+            );
             return out;
         }
         if would_deny_after - would_deny != u64::from(is_observed) {
-            self.complain(name, "would_deny is not what it should be".to_owned());
+            self.complain(name, "would_deny is not what it should be");
         }
         self.check_events(name, frame, want, &events);
         if want == Pass && out != frame {
-            self.complain(name, format!("the frame was changed: {out:02x?}"));
+            self.complain(name, &format!("the frame was changed: {out:02x?}"));
         }
         out
     }
@@ -443,7 +446,7 @@ impl Bench {
         let due = want.reason().filter(|reason| !silent.contains(reason));
         let (Some(reason), [event]) = (due, events) else {
             if due.is_some() || !events.is_empty() {
-                self.complain(name, format!("{} events for {want:?}", events.len()));
+                self.complain(name, &format!("{} events for {want:?}", events.len()));
             }
             return;
         };
@@ -462,7 +465,7 @@ impl Bench {
             && captured == frame.len().min(64) / 8 * 8
             && bytes[..captured] == frame[..captured];
         if !right {
-            self.complain(name, format!("the event is not right: {event:?}"));
+            self.complain(name, &format!("the event is not right: {event:?}"));
         }
     }
 
@@ -503,20 +506,20 @@ impl Talk {
             .tcp_options(&[2, 4, 5, 180]);
         bench.expect("SYN", &syn.build(), Pass);
         talk.next.0 = talk.next.0.wrapping_add(1);
-        let answer = talk.from_plc(&[]).flags(SYN | ACK);
+        let answer = talk.plc_sends(&[]).flags(SYN | ACK);
         bench.expect("SYN ACK", &answer.build(), Pass);
         talk.next.1 += 1;
-        bench.expect("ACK", &talk.from_hmi(&[]).build(), Pass);
+        bench.expect("ACK", &talk.hmi_sends(&[]).build(), Pass);
         talk
     }
 
-    fn from_hmi(&self, payload: &[u8]) -> Frame {
+    fn hmi_sends(&self, payload: &[u8]) -> Frame {
         let flags = if payload.is_empty() { ACK } else { PSH | ACK };
         let frame = tcp(self.hmi, self.plc).flags(flags);
         frame.seq(self.next.0).ack(self.next.1).payload(payload)
     }
 
-    fn from_plc(&self, payload: &[u8]) -> Frame {
+    fn plc_sends(&self, payload: &[u8]) -> Frame {
         let flags = if payload.is_empty() { ACK } else { PSH | ACK };
         let frame = tcp(self.plc, self.hmi).flags(flags);
         frame.seq(self.next.1).ack(self.next.0).payload(payload)
@@ -524,7 +527,7 @@ impl Talk {
 
     /// The initiator sends; what passes counts.
     fn ask(&mut self, bench: &mut Bench, name: &str, payload: &[u8], want: Want) -> Vec<u8> {
-        let out = bench.expect(name, &self.from_hmi(payload).build(), want);
+        let out = bench.expect(name, &self.hmi_sends(payload).build(), want);
         if matches!(want, Pass | Observed(_)) {
             let bytes = u32::try_from(payload.len()).unwrap();
             self.next.0 = self.next.0.wrapping_add(bytes);
@@ -534,33 +537,33 @@ impl Talk {
 
     /// The responder answers, which acknowledges all that went by.
     fn answer(&mut self, bench: &mut Bench, name: &str, payload: &[u8]) {
-        bench.expect(name, &self.from_plc(payload).build(), Pass);
+        bench.expect(name, &self.plc_sends(payload).build(), Pass);
         self.next.1 += u32::try_from(payload.len()).unwrap();
     }
 
     /// The initiator sends what is denied; a reset must go on in its place, and each side is told
     /// no more than it needs.
     fn denied(&self, bench: &mut Bench, name: &str, payload: &[u8], reason: Reason) {
-        let out = bench.expect(name, &self.from_hmi(payload).build(), Want::Reset(reason));
+        let out = bench.expect(name, &self.hmi_sends(payload).build(), Want::Reset(reason));
         let reset = tcp(self.hmi, self.plc).flags(RST | ACK).window(0);
         let reset = reset.seq(self.next.0).ack(self.next.1).build();
         if out != reset {
-            bench.complain(name, format!("reset {out:02x?}, not {reset:02x?}"));
+            bench.complain(name, &format!("reset {out:02x?}, not {reset:02x?}"));
         }
         self.is_ended(bench, name, payload);
     }
 
     fn is_ended(&self, bench: &mut Bench, name: &str, payload: &[u8]) {
         let ended = Reason::FlowEnded;
-        let out = bench.expect(name, &self.from_hmi(payload).build(), SendBack(ended));
+        let out = bench.expect(name, &self.hmi_sends(payload).build(), SendBack(ended));
         let bytes = u32::try_from(payload.len()).unwrap();
         let back = tcp(self.plc, self.hmi).flags(RST | ACK).window(0);
         let back = back.seq(self.next.1).ack(self.next.0.wrapping_add(bytes));
         let back = back.macs(DESTINATION_MAC, SOURCE_MAC).build();
         if out != back {
-            bench.complain(name, format!("sent back {out:02x?}, not {back:02x?}"));
+            bench.complain(name, &format!("sent back {out:02x?}, not {back:02x?}"));
         }
-        bench.expect(name, &self.from_plc(&[1, 2, 3]).build(), Drop(ended));
+        bench.expect(name, &self.plc_sends(&[1, 2, 3]).build(), Drop(ended));
     }
 }
 
@@ -594,21 +597,26 @@ vlans = ["10", "100.20"]
     format!("{PLANT}{DOSING}{more}")
 }
 
+fn to(port: u16) -> Frame {
+    tcp((HMI, 40_000), (PLC, port)).flags(SYN)
+}
+
+fn to_v6(port: u16) -> Frame {
+    tcp((HMI_V6, 40_000), (PLC_V6, port)).flags(SYN)
+}
+
+const fn v4(network: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, network, 0, host)
+}
+
 #[test]
-fn a_single_frame_gets_its_verdict() {
+fn address_resolution_is_for_hosts_that_the_policy_knows() {
     let mut bench = bench!(&broad());
-    let to = |port: u16| tcp((HMI, 40_000), (PLC, port)).flags(SYN);
-    let v6 = |port: u16| tcp((HMI_V6, 40_000), (PLC_V6, port)).flags(SYN);
-    let v4 = |address: IpAddr| match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    };
-    let (hmi, plc, outsider) = (v4(HMI), v4(PLC), v4(OUTSIDER));
-    let cell = Ipv4Addr::new(10, 30, 0, 3);
-    let v6_of = |text: &str| text.parse::<Ipv6Addr>().unwrap();
-    let (hmi6, plc6) = (v6_of("fd00:10::5"), v6_of("fd00:20::10"));
-    let lost = v6_of("fd00:99::1");
-    let quoted = udp((HMI, 41_000), (PLC, 5000));
+    let hmi = v4(10, 5);
+    let plc = v4(20, 10);
+    let outsider = v4(99, 5);
+    let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+    let (hmi6, plc6, lost) = (v6("fd00:10::5"), v6("fd00:20::10"), v6("fd00:99::1"));
     bench.all(&[
         ("ARP request", arp_request(hmi, plc), Pass),
         ("ARP reply", arp_reply(plc, hmi), Pass),
@@ -640,6 +648,13 @@ fn a_single_frame_gets_its_verdict() {
             neighbour_solicitation(hmi6, plc6).hop_limit(254),
             Drop(Reason::UnknownDestination),
         ),
+    ]);
+}
+
+#[test]
+fn who_may_talk_to_whom() {
+    let mut bench = bench!(&broad());
+    bench.all(&[
         (
             "stranger",
             tcp((OUTSIDER, 1), (PLC, 80)).flags(SYN),
@@ -672,7 +687,14 @@ fn a_single_frame_gets_its_verdict() {
             Drop(Reason::NoConduit),
         ),
         ("right port", to(80), Pass),
-        ("right port, IPv6", v6(80), Pass),
+        ("right port, IPv6", to_v6(80), Pass),
+    ]);
+}
+
+#[test]
+fn fragments_never_pass() {
+    let mut bench = bench!(&broad());
+    bench.all(&[
         (
             "first fragment",
             to(80).fragment(0, true),
@@ -685,19 +707,28 @@ fn a_single_frame_gets_its_verdict() {
         ),
         (
             "first fragment, IPv6",
-            v6(80).fragment(0, true),
+            to_v6(80).fragment(0, true),
             Drop(Reason::Fragment),
         ),
         (
             "last fragment, IPv6",
-            v6(80).fragment(3, false),
+            to_v6(80).fragment(3, false),
             Drop(Reason::Fragment),
         ),
         (
             "atomic fragment, IPv6",
-            v6(80).fragment(0, false),
+            to_v6(80).fragment(0, false),
             Drop(Reason::Fragment),
         ),
+    ]);
+}
+
+#[test]
+fn tags_are_part_of_the_interface() {
+    let mut bench = bench!(&broad());
+    let plc = v4(20, 10);
+    let cell = v4(30, 3);
+    bench.all(&[
         (
             "three tags",
             to(80).vlan2(1, 2).vlan(3),
@@ -729,6 +760,13 @@ fn a_single_frame_gets_its_verdict() {
             arp_request(cell, plc),
             Drop(Reason::SpoofedSource),
         ),
+    ]);
+}
+
+#[test]
+fn odd_headers_are_refused() {
+    let mut bench = bench!(&broad());
+    bench.all(&[
         (
             "loose source route",
             to(80).ipv4_options(&[131, 3, 4]),
@@ -745,10 +783,10 @@ fn a_single_frame_gets_its_verdict() {
             Drop(Reason::BadIpv4Header),
         ),
         ("router alert", to(80).ipv4_options(&[148, 4, 0, 0]), Pass),
-        ("hop-by-hop options", v6(80).hop_by_hop(), Pass),
+        ("hop-by-hop options", to_v6(80).hop_by_hop(), Pass),
         (
             "routing header",
-            v6(80).routing(0),
+            to_v6(80).routing(0),
             Drop(Reason::Ipv6ExtensionNotAllowed),
         ),
         (
@@ -766,6 +804,13 @@ fn a_single_frame_gets_its_verdict() {
             icmp(HMI, PLC, (5, 1), vec![0; 32]),
             Drop(Reason::IcmpTypeNotAllowed),
         ),
+    ]);
+}
+
+#[test]
+fn a_segment_without_a_flow_opens_one_or_is_refused() {
+    let mut bench = bench!(&broad());
+    bench.all(&[
         (
             "SYN with data",
             to(80).payload([1, 2]),
@@ -796,6 +841,13 @@ fn a_single_frame_gets_its_verdict() {
             tcp((PLC, 80), (HMI, 2)).flags(RST),
             Drop(Reason::NoFlow),
         ),
+    ]);
+}
+
+#[test]
+fn echo_and_reply_are_one_flow() {
+    let mut bench = bench!(&broad());
+    bench.all(&[
         (
             "echo reply unasked",
             echo_reply(PLC, HMI, 9, 1),
@@ -821,6 +873,14 @@ fn a_single_frame_gets_its_verdict() {
             Pass,
         ),
         ("echo reply, IPv6", echo_reply(PLC_V6, HMI_V6, 7, 1), Pass),
+    ]);
+}
+
+#[test]
+fn datagrams_answers_and_errors_about_them() {
+    let mut bench = bench!(&broad());
+    let quoted = udp((HMI, 41_000), (PLC, 5000));
+    bench.all(&[
         (
             "an error about nothing",
             port_unreachable(PLC, HMI, &quoted),
@@ -849,6 +909,13 @@ fn a_single_frame_gets_its_verdict() {
             udp((PLC, 5000), (HMI, 41_001)),
             Drop(Reason::NoConduit),
         ),
+    ]);
+}
+
+#[test]
+fn the_gateway_is_a_zone() {
+    let mut bench = bench!(&broad());
+    bench.all(&[
         (
             "to the gateway",
             tcp((STRANGER, 1), (GATEWAY, 22)).flags(SYN),
@@ -890,7 +957,6 @@ fn a_single_frame_gets_its_verdict() {
 #[test]
 fn a_frame_cut_short_never_passes() {
     let mut bench = bench!(&broad());
-    let v4 = |d| Ipv4Addr::new(10, 10, 0, d);
     for (name, frame) in [
         (
             "TCP",
@@ -909,17 +975,14 @@ fn a_frame_cut_short_never_passes() {
         ("UDP, IPv6", udp((HMI_V6, 1), (PLC_V6, 5000)).hop_by_hop()),
         ("echo", echo_request(HMI, PLC, 1, 1)),
         ("echo, IPv6", echo_request(HMI_V6, PLC_V6, 1, 1)),
-        ("ARP", arp_request(v4(5), v4(66))),
-        (
-            "VLAN",
-            arp_request(Ipv4Addr::new(10, 30, 0, 1), v4(5)).vlan2(100, 20),
-        ),
+        ("ARP", arp_request(v4(10, 5), v4(10, 66))),
+        ("VLAN", arp_request(v4(30, 1), v4(10, 5)).vlan2(100, 20)),
     ] {
         let whole = frame.build();
         for length in 14..whole.len() {
             let (action, _) = bench.give(&whole[..length]);
             if action != XDP_DROP {
-                bench.complain(name, format!("action {action} on {length} bytes"));
+                bench.complain(name, &format!("action {action} on {length} bytes"));
             }
         }
         bench.events();
@@ -944,13 +1007,13 @@ fn every_function_code_passes_where_all_are_allowed() {
                 &adu(transaction, 1, [function | 0x80, 1]),
             );
         }
-        let fin = talk.from_hmi(&[]).flags(FIN | ACK).build();
+        let fin = talk.hmi_sends(&[]).flags(FIN | ACK).build();
         bench.expect("FIN", &fin, Pass);
         talk.next.0 = talk.next.0.wrapping_add(1);
-        let fin = talk.from_plc(&[]).flags(FIN | ACK).build();
+        let fin = talk.plc_sends(&[]).flags(FIN | ACK).build();
         bench.expect("FIN of the responder", &fin, Pass);
         talk.next.1 += 1;
-        bench.expect("the last ACK", &talk.from_hmi(&[]).build(), Pass);
+        bench.expect("the last ACK", &talk.hmi_sends(&[]).build(), Pass);
     }
     bench.finish();
 }
@@ -1073,28 +1136,28 @@ fn a_repeated_segment_must_be_the_same() {
         let read = adu(1, 1, modbus::read(3, 0, 1));
         let before = talk;
         talk.ask(&mut bench, "first", &read, Pass);
-        bench.expect("again", &before.from_hmi(&read).build(), Pass);
-        bench.expect("a part again", &before.from_hmi(&read[..5]).build(), Pass);
+        bench.expect("again", &before.hmi_sends(&read).build(), Pass);
+        bench.expect("a part again", &before.hmi_sends(&read[..5]).build(), Pass);
         let more = [&read[..], &read[..]].concat();
-        bench.expect("again and more", &before.from_hmi(&more).build(), Pass);
+        bench.expect("again and more", &before.hmi_sends(&more).build(), Pass);
         talk.next.0 = talk.next.0.wrapping_add(u32::try_from(read.len()).unwrap());
         let mut later = talk;
         later.next.0 = later.next.0.wrapping_add(1);
-        let early = later.from_hmi(&read).build();
+        let early = later.hmi_sends(&read).build();
         bench.expect("ahead", &early, Drop(Reason::OutOfOrder));
         talk.ask(&mut bench, "in order", &read, Pass);
         let mut changed = read.clone();
         changed[7] = 6;
-        let changed = before.from_hmi(&changed).build();
+        let changed = before.hmi_sends(&changed).build();
         let want = Want::Reset(Reason::ChangedRetransmission);
         let out = bench.expect("changed", &changed, want);
-        let reset = talk.from_hmi(&[]).flags(RST | ACK).window(0).build();
+        let reset = talk.hmi_sends(&[]).flags(RST | ACK).window(0).build();
         if out != reset {
-            bench.complain("changed", format!("reset {out:02x?}, not {reset:02x?}"));
+            bench.complain("changed", &format!("reset {out:02x?}, not {reset:02x?}"));
         }
         talk.is_ended(&mut bench, "after the change", &read);
         let talk = Talk::open(&mut bench, family, port + 100);
-        let urgent = talk.from_hmi(&read).flags(ACK | URG).urgent(1).build();
+        let urgent = talk.hmi_sends(&read).flags(ACK | URG).urgent(1).build();
         bench.expect("urgent", &urgent, Want::Reset(Reason::UrgentData));
     }
     bench.finish();
@@ -1162,9 +1225,9 @@ fn a_reload_judges_flows_anew() {
     let other = format!("{PLANT}{DOSING}tcp = [80]\n");
     bench.apply(&other);
     ended.denied(&mut bench, "no conduit left", &write, Reason::PolicyChanged);
-    let late = told_late.from_plc(&write).build();
+    let late = told_late.plc_sends(&write).build();
     bench.expect("the responder first", &late, Drop(Reason::PolicyChanged));
-    let reset = told_late.from_hmi(&write).build();
+    let reset = told_late.hmi_sends(&write).build();
     bench.expect("then the initiator", &reset, Want::Reset(Reason::FlowEnded));
     told_late.is_ended(&mut bench, "both told", &write);
     bench.finish();
@@ -1200,7 +1263,7 @@ new_flows = "unlimited"
         let (asked, _) = bench.give(&udp(from, to).build());
         let (answered, _) = bench.give(&udp(to, from).build());
         if asked != XDP_PASS {
-            bench.complain("question", format!("number {number}: {asked}"));
+            bench.complain("question", &format!("number {number}: {asked}"));
         }
         if answered == XDP_PASS {
             kept.push(number);
@@ -1232,10 +1295,107 @@ new_flows = "unlimited"
         let (from, to) = ends(number);
         let (answered, _) = bench.give(&udp(to, from).build());
         if answered != XDP_PASS {
-            bench.complain("kept", format!("flow {number} is forgotten"));
+            bench.complain("kept", &format!("flow {number} is forgotten"));
         }
     }
     talk.ask(&mut bench, "the first flow", &read, Pass);
     talk.answer(&mut bench, "its answer", &read);
+    bench.finish();
+}
+
+fn segment(from: SocketAddr, to: SocketAddr, flags: u8, (seq, ack): (u32, u32)) -> Frame {
+    tcp(from, to).flags(flags).seq(seq).ack(ack)
+}
+
+#[test]
+fn a_handshake_takes_three_segments_of_the_right_numbers() {
+    let mut bench = bench!(&broad());
+    for (hmi, plc) in FAMILIES {
+        let (hmi, plc) = ((hmi, 40_000).into(), (plc, 80).into());
+        let there = |flags: u8, seq: u32, ack: u32| segment(hmi, plc, flags, (seq, ack));
+        let back = |flags: u8, seq: u32, ack: u32| segment(plc, hmi, flags, (seq, ack));
+        bench.all(&[
+            ("SYN", there(SYN, 9, 0), Pass),
+            ("SYN again", there(SYN, 9, 0), Pass),
+            (
+                "data too early",
+                there(ACK, 10, 500).payload([1]),
+                Drop(Reason::NoFlow),
+            ),
+            (
+                "answer to another",
+                back(SYN | ACK, 499, 11),
+                Drop(Reason::NoFlow),
+            ),
+            (
+                "answer with data",
+                back(SYN | ACK, 499, 10).payload([1]),
+                Drop(Reason::NoFlow),
+            ),
+            ("SYN ACK", back(SYN | ACK, 499, 10), Pass),
+            ("SYN ACK again", back(SYN | ACK, 499, 10), Pass),
+            ("ACK of another", there(ACK, 10, 501), Drop(Reason::NoFlow)),
+            ("ACK elsewhere", there(ACK, 11, 500), Drop(Reason::NoFlow)),
+            ("ACK", there(ACK, 10, 500), Pass),
+            ("data", there(PSH | ACK, 10, 500).payload([1, 2, 3]), Pass),
+            ("data back", back(PSH | ACK, 500, 13).payload([1, 2]), Pass),
+            ("FIN", there(FIN | ACK, 13, 502), Pass),
+            (
+                "data after FIN",
+                there(ACK, 14, 502).payload([1]),
+                Drop(Reason::DataAfterFin),
+            ),
+            (
+                "data to the closed side",
+                back(ACK, 502, 14).payload([1]),
+                Pass,
+            ),
+            ("FIN back", back(FIN | ACK, 503, 14), Pass),
+            ("last ACK", there(ACK, 14, 504), Pass),
+            ("SYN anew", there(SYN, 90_000, 0), Pass),
+            ("refused", back(RST | ACK, 0, 90_001), Pass),
+        ]);
+    }
+}
+
+#[test]
+fn an_event_says_what_was_asked_for() {
+    let mut bench = bench!(&unhurried(r#""reads""#, ""));
+    let talk = Talk::open(&mut bench, FAMILIES[0], 50_000);
+    let write = adu(77, 1, modbus::write_single(6, 1234, 5));
+    bench.give(&talk.hmi_sends(&write).build());
+    let events = bench.events();
+    let [event] = &events[..] else {
+        panic!("{} events", events.len())
+    };
+    let asked = event.operation;
+    assert_eq!((event.source_port, event.destination_port), (50_000, 502));
+    assert_eq!(
+        (event.protocol, event.direction, event.transport),
+        (1, 1, 6)
+    );
+    assert_eq!(
+        (asked.transaction_id, asked.unit, asked.function),
+        (77, 1, 6)
+    );
+    assert_eq!((asked.protocol_id, asked.length), (0, 6));
+    assert_ne!(asked.fields & field::ADDRESS, 0, "{asked:?}");
+    assert_eq!(asked.address, 1234);
+}
+
+#[test]
+fn new_flows_come_no_faster_than_allowed() {
+    let mut bench = bench!(&format!(
+        "{PLANT}{DOSING}tcp = [80]\nnew_flows = \"1/s burst 50\"\n"
+    ));
+    for number in 0..60 {
+        let syn = tcp((HMI, 2000 + number), (PLC, 80)).flags(SYN).build();
+        let want = if number < 50 {
+            Pass
+        } else {
+            Drop(Reason::NewFlowRate)
+        };
+        bench.expect(&format!("flow {number}"), &syn, want);
+    }
     bench.finish();
 }
