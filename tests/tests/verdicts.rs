@@ -20,6 +20,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::event::{EventRecord, field};
+use conduitfw_common::flow::entry::Stream;
 use conduitfw_common::inspect::MAX_ADUS;
 use conduitfw_common::table::{
     ABI_VERSION, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
@@ -109,7 +110,7 @@ struct Bench {
     events: RingBuf<MapData>,
     rates: Array<MapData, u64>,
     buckets: [(Array<MapData, [u32; 8]>, u32); 2],
-    streams: Array<MapData, [u8; 4120]>,
+    streams: Array<MapData, [u8; size_of::<Stream>()]>,
     ids: Ids,
     generation: u32,
     complaints: Vec<String>,
@@ -242,7 +243,9 @@ impl Bench {
             }
         }
         for stream in 0..STREAMS {
-            self.streams.set(stream, [0; 4120], 0).unwrap();
+            self.streams
+                .set(stream, [0; size_of::<Stream>()], 0)
+                .unwrap();
         }
     }
 
@@ -1396,6 +1399,66 @@ fn new_flows_come_no_faster_than_allowed() {
             Drop(Reason::NewFlowRate)
         };
         bench.expect(&format!("flow {number}"), &syn, want);
+    }
+    bench.finish();
+}
+
+#[test]
+fn more_inspected_flows_than_there_is_memory_for_are_refused() {
+    let mut bench = bench!(&unhurried(r#""reads""#, ""));
+    let read = adu(1, 1, modbus::read(3, 0, 1));
+    let mut first = Talk::open(&mut bench, FAMILIES[0], 1024);
+    let mut refused = 0;
+    for port in 1025..1024 + 3 * u16::try_from(STREAMS).unwrap() {
+        let (hmi, plc) = ((HMI, port).into(), (PLC, 502).into());
+        let opening = [
+            segment(hmi, plc, SYN, (9, 0)),
+            segment(plc, hmi, SYN | ACK, (499, 10)),
+        ];
+        for frame in opening {
+            if bench.give(&frame.build()).0 != XDP_PASS {
+                bench.complain("opening", &format!("port {port}"));
+            }
+        }
+        let (confirmed, _) = bench.give(&segment(hmi, plc, ACK, (10, 500)).build());
+        if confirmed != XDP_PASS {
+            refused += 1;
+            let reasons: Vec<u8> = bench.events().iter().map(|event| event.reason).collect();
+            if reasons != [Reason::FlowTableFull.number()] {
+                bench.complain("full", &format!("port {port}: {reasons:?}"));
+            }
+        }
+    }
+    assert!(refused >= 2 * STREAMS - 1, "{refused} flows refused");
+    first.ask(&mut bench, "the first flow", &read, Pass);
+    first.answer(&mut bench, "its answer", &read);
+    bench.finish();
+}
+
+#[test]
+fn a_flow_is_ended_once_whichever_way_it_is_repeated() {
+    let mut bench = bench!(&unhurried(r#""reads""#, ""));
+    let write = adu(1, 1, modbus::write_single(6, 0, 1));
+    let read = adu(1, 1, modbus::read(3, 0, 1));
+    for (family, port) in FAMILIES.into_iter().zip(50_000..) {
+        let mut talk = Talk::open(&mut bench, family, port);
+        talk.ask(&mut bench, "read", &read, Pass);
+        talk.answer(&mut bench, "answer", &read);
+        talk.denied(
+            &mut bench,
+            "read and write",
+            &[&read[..], &write].concat(),
+            Reason::FunctionNotAllowed,
+        );
+        talk.is_ended(&mut bench, "read", &read);
+        let reset = talk.hmi_sends(&[]).flags(RST).build();
+        bench.expect("reset", &reset, Drop(Reason::FlowEnded));
+        // The same ports, anew.
+        let mut talk = Talk::open(&mut bench, family, port);
+        talk.ask(&mut bench, "read anew", &read, Pass);
+        let stray = talk.plc_sends(&[]).flags(RST).build();
+        bench.expect("the responder's reset", &stray, Pass);
+        talk.ask(&mut bench, "after it", &read, Drop(Reason::NoFlow));
     }
     bench.finish();
 }
