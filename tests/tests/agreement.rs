@@ -147,7 +147,7 @@ datagram_opening = "7d"
 addresses = ["192.0.2.1"]
 [zones.here]
 interfaces = ["lo"]
-networks = ["0.0.0.0/0", "::/0"]
+networks = ["0.0.0.0/0", "2000::/3", "fc00::/6"]
 vlans = ["any"]
 [[conduits]]
 name = "anybody"
@@ -330,20 +330,19 @@ impl SideBySide {
 
     /// The counters that are not as expected: what the kernel did instead.
     fn surplus(&self) -> String {
-        (0..MAX_CONDUITS * REASON_SLOTS)
-            .filter(|index| {
-                count(&self.counters, *index)
-                    != self.counted.get(index).copied().unwrap_or_default()
-            })
+        let is_other = |index: &u32| {
+            let expected = self.counted.get(index).copied().unwrap_or_default();
+            count(&self.counters, *index) != expected
+        };
+        let others = (0..MAX_CONDUITS * REASON_SLOTS).filter(is_other);
+        let words: Vec<String> = others
             .map(|index| {
                 let reason = u8::try_from(index % REASON_SLOTS).unwrap();
-                format!(
-                    "conduit {} {:?} ",
-                    index / REASON_SLOTS,
-                    Reason::from_number(reason)
-                )
+                let reason = Reason::from_number(reason);
+                format!("conduit {} {reason:?}", index / REASON_SLOTS)
             })
-            .collect()
+            .collect();
+        words.join(", ")
     }
 
     /// How often each rule allowed an operation, and the tags of every flow.
@@ -482,7 +481,8 @@ fn write_tables(ebpf: &mut Ebpf, slot: u32, tables: &CompiledTables) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// A connection with its numbers kept.
@@ -710,8 +710,8 @@ impl Chance {
                 2 => frame[at] ^= 1 << self.below(8),
                 3 => {
                     let end = (at + self.below(8)).min(frame.len());
-                    for place in at..end {
-                        frame[place] = self.byte();
+                    for byte in &mut frame[at..end] {
+                        *byte = self.byte();
                     }
                 }
                 4 => {

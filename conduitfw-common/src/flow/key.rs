@@ -31,11 +31,7 @@ pub const FIRST_TAG: u32 = 2;
 /// Where the flow of `packet` belongs: the same for both directions.
 #[inline(always)]
 #[must_use]
-#[expect(
-    clippy::as_conversions,
-    clippy::cast_possible_truncation,
-    reason = "halves of a word"
-)]
+#[expect(clippy::as_conversions, reason = "halves of a word")]
 pub fn place(packet: &Packet, settings: &Settings) -> Place {
     let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, _] = settings.hash_keys;
     let [s0, s1, s2, s3] = packet.source;
