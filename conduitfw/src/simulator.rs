@@ -1,5 +1,5 @@
-//! The world of ordinary memory: [`conduitfw_common::platform::Platform`] over compiled tables, for judging frames without the
-//! kernel.
+//! The world of ordinary memory: [`Platform`](conduitfw_common::platform::Platform) over compiled
+//! tables, for judging frames without the kernel.
 //!
 //! The decision is the data plane's own code, from `conduitfw-common`; here are only the tables
 //! behind it and what the data plane does with a judgement. Time is whatever the caller says.

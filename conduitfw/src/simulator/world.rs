@@ -1,0 +1,247 @@
+//! The world around a frame: each table and stage as the decision asks for it.
+
+use conduitfw_common::{
+    admit, classify,
+    flow::entry::{FlowEntry, Stream},
+    flow::key::WAYS,
+    flow::store,
+    inspect,
+    judgement::Judgement,
+    modbus,
+    packet::Packet,
+    platform::{FlowTable, Platform, Workspace},
+    settle,
+    table::{
+        Address, Conduit, Generation, Interface, InterfaceKey, Interval, MAX_CONDUITS,
+        MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_SERVICES, Network, Operation, Pair, PairKey,
+        Service, Settings,
+    },
+};
+
+use super::bytes::{History, place_in_history};
+use super::{Simulator, bits, masked, replace, row};
+
+impl Platform for Simulator {
+    fn frame_bytes(&self) -> u32 {
+        u32::try_from(self.frame.0.len()).unwrap_or(u32::MAX)
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn now_ticks(&self) -> u64 {
+        self.now_ticks
+    }
+
+    fn workspace(&mut self) -> &mut Workspace {
+        &mut self.workspace
+    }
+
+    fn seen(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn active_slot(&self) -> u32 {
+        self.active
+    }
+
+    fn generation(&self, slot: u32) -> Option<&Generation> {
+        Some(&self.slot(slot).generation)
+    }
+
+    fn interface(&self, key: &InterfaceKey) -> Option<Interface> {
+        let rows = &self.slot(key.slot).interfaces;
+        rows.get(&(key.ifindex, key.vlans)).copied()
+    }
+
+    fn network(&self, slot: u32, address: &Address) -> Option<Network> {
+        let bits = bits(address);
+        let mut lengths = self.slot(slot).networks.iter().rev();
+        lengths.find_map(|(prefix, rows)| rows.get(&masked(bits, *prefix)).copied())
+    }
+
+    fn pair(&self, key: &PairKey) -> Option<Pair> {
+        let pairs = &self.slot(u32::from(key.slot)).pairs;
+        pairs.get(&PairKey { slot: 0, ..*key }).copied()
+    }
+
+    fn service(&self, slot: u32, index: u32) -> Option<Service> {
+        row(&self.slot(slot).services, index, MAX_SERVICES)
+    }
+
+    fn conduit(&self, slot: u32, id: u16) -> Option<Conduit> {
+        let conduit = self.slot(slot).conduits.get(&id).copied();
+        (u32::from(id) < MAX_CONDUITS).then(|| conduit.unwrap_or_default())
+    }
+
+    fn operation_row(&self, slot: u32, rule_set: u16, unit: u8) -> u16 {
+        let set = self.slot(slot).rule_sets.get(usize::from(rule_set));
+        set.and_then(|rows| rows.get(usize::from(unit)).copied())
+            .unwrap_or(0)
+    }
+
+    fn operation(&self, slot: u32, operation_row: u16, function: u8) -> Option<Operation> {
+        let index = u32::from(operation_row) << 8 | u32::from(function);
+        row(&self.slot(slot).operations, index, MAX_OPERATION_ROWS << 8)
+    }
+
+    fn interval(&self, slot: u32, index: u32) -> Option<Interval> {
+        row(&self.slot(slot).intervals, index, MAX_INTERVALS)
+    }
+
+    fn count_rule(&mut self, rule: u16) {
+        if let Some(count) = self.rules.get_mut(usize::from(rule)) {
+            *count += 1;
+        }
+    }
+
+    fn rate(&self, conduit: u16) -> u64 {
+        self.rates.get(usize::from(conduit)).copied().unwrap_or(0)
+    }
+
+    fn replace_rate(&mut self, conduit: u16, old: u64, new: u64) -> bool {
+        replace(self.rates.get_mut(usize::from(conduit)), &old, new)
+    }
+
+    fn bucket(&self, table: FlowTable, bucket: u32) -> Option<&[u32; 8]> {
+        self.table(table).buckets.get(bucket as usize)
+    }
+
+    fn replace_tag(&mut self, table: FlowTable, place: u32, old: u32, new: u32) -> bool {
+        replace(self.table_mut(table).tag(place), &old, new)
+    }
+
+    fn flow(&mut self, table: FlowTable, place: u32) -> Option<&mut FlowEntry> {
+        self.table_mut(table).entries.get_mut(place as usize)
+    }
+
+    fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry> {
+        self.table(table).entries.get(place as usize)
+    }
+
+    fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool {
+        replace(self.flow(table, place).map(|entry| &mut entry.lock), &0, 1)
+    }
+
+    fn unlock_flow(&mut self, table: FlowTable, place: u32) {
+        replace(self.flow(table, place).map(|entry| &mut entry.lock), &1, 0);
+    }
+
+    fn lock_bucket(&mut self, table: FlowTable, bucket: u32) -> bool {
+        self.replace_tag(table, bucket.wrapping_mul(WAYS), 0, 1)
+    }
+
+    fn unlock_bucket(&mut self, table: FlowTable, bucket: u32) {
+        self.replace_tag(table, bucket.wrapping_mul(WAYS), 1, 0);
+    }
+
+    fn stream(&mut self, index: u32) -> Option<&mut Stream> {
+        self.streams.get_mut(index as usize)
+    }
+
+    fn replace_owner(&mut self, index: u32, old: u32, new: u32) -> bool {
+        replace(
+            self.stream(index).map(|stream| &mut stream.owner),
+            &old,
+            new,
+        )
+    }
+
+    fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
+        let frame = self.frame.clone();
+        let Some(bytes) = frame.slice(at, bytes) else {
+            return false;
+        };
+        let Some(stream) = self.stream(stream) else {
+            return false;
+        };
+        for (offset, byte) in (0..).zip(bytes) {
+            let place = place_in_history(sequence.wrapping_add(offset));
+            if let Some(kept) = stream.history.get_mut(place) {
+                *kept = *byte;
+            }
+        }
+        true
+    }
+
+    fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
+        let frame = self.frame.clone();
+        let (Some(bytes), Some(stream)) = (frame.slice(at, bytes), self.stream(stream)) else {
+            return false;
+        };
+        (0..).zip(bytes).all(|(offset, byte)| {
+            let place = place_in_history(sequence.wrapping_add(offset));
+            stream.history.get(place) == Some(byte)
+        })
+    }
+
+    fn admit(&mut self, packet: &Packet) -> Judgement {
+        admit::admit(self, packet)
+    }
+
+    fn opened(&mut self, packet: &Packet, place: u32) -> Judgement {
+        admit::opened(self, packet, place)
+    }
+
+    fn icmp_error(&mut self, packet: &Packet) -> Judgement {
+        admit::icmp_error(self, packet)
+    }
+
+    fn settle(&mut self, packet: &Packet, place: u32, reply: bool) -> Judgement {
+        settle::settle(self, packet, place, reply)
+    }
+
+    fn establish(
+        &mut self,
+        packet: &Packet,
+        opening_place: u32,
+        place: u32,
+        reply: bool,
+    ) -> Judgement {
+        admit::establish(self, packet, opening_place, place, reply)
+    }
+
+    fn inspect(&mut self, packet: &Packet, place: u32) -> Judgement {
+        inspect::inspect(self, packet, place)
+    }
+
+    fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64 {
+        let frame = self.frame.clone();
+        modbus::judge_adu(self, &frame, at, bytes, low(rule_set)).to_bits()
+    }
+
+    fn judge_remembered_adu(
+        &mut self,
+        stream: u32,
+        sequence: u32,
+        bytes: u32,
+        rule_set: u32,
+    ) -> u64 {
+        let Some(history) = self.stream(stream).map(|stream| History(Box::new(*stream))) else {
+            return modbus::Judged::UNREADABLE.to_bits();
+        };
+        modbus::judge_adu(self, &history, sequence, bytes, low(rule_set)).to_bits()
+    }
+
+    fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32 {
+        classify::find_service(self, from, to, transport_port)
+    }
+
+    fn insert(&mut self, packet: &Packet, table: FlowTable) -> u32 {
+        store::insert(self, packet, table)
+    }
+
+    fn claim(&mut self, table: FlowTable, first: u32, second: u32) -> u32 {
+        store::claim(self, table, first, second)
+    }
+}
+
+/// Rule set ids are 16 bits wide wherever they stand.
+fn low(rule_set: u32) -> u16 {
+    u16::try_from(rule_set & 0xffff).unwrap_or(0)
+}
