@@ -147,7 +147,7 @@ datagram_opening = "7d"
 addresses = ["192.0.2.1"]
 [zones.here]
 interfaces = ["lo"]
-networks = ["0.0.0.0/0", "2000::/3", "fc00::/6"]
+networks = ["1.0.0.0/8", "2.0.0.0/7", "4.0.0.0/6", "8.0.0.0/5", "16.0.0.0/4", "32.0.0.0/3", "64.0.0.0/3", "96.0.0.0/4", "112.0.0.0/5", "128.0.0.0/3", "160.0.0.0/5", "172.0.0.0/6", "176.0.0.0/4", "192.0.0.0/4", "208.0.0.0/4", "2000::/3", "fc00::/7"]
 vlans = ["any"]
 [[conduits]]
 name = "anybody"
@@ -160,7 +160,9 @@ icmp_echo = true
 [[conduits.modbus]]
 port = 502
 units = "all"
-functions = ["reads", 6, 16]
+functions = ["all"]
+sub_functions = "all"
+mei_types = "all"
 "#;
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> M {
@@ -267,8 +269,7 @@ impl SideBySide {
             .events
             .next()
             .map(|item| EventRecord::read_from_bytes(&item).unwrap());
-        let complaint = self
-            .compare_action(frame, result.return_value, &bytes, &judged)
+        let complaint = compare_action(frame, result.return_value, &bytes, &judged)
             .or_else(|| self.compare_counter(frame, &judged))
             .or_else(|| compare_event(frame, event.as_ref(), &judged));
         if let Some(complaint) = complaint {
@@ -282,31 +283,6 @@ impl SideBySide {
             );
         }
         Some(judged)
-    }
-
-    fn compare_action(
-        &self,
-        frame: &[u8],
-        action: u32,
-        bytes: &[u8],
-        judged: &Judged,
-    ) -> Option<String> {
-        let (wanted, wanted_bytes) = match &judged.outcome {
-            Outcome::Pass => (XDP_PASS, frame),
-            Outcome::Drop => (XDP_DROP, frame),
-            Outcome::Reset(bytes) => (XDP_PASS, &**bytes),
-            Outcome::ResetBack(bytes) => (XDP_REDIRECT, &**bytes),
-        };
-        if action != wanted {
-            return Some(format!("the kernel's action is {action}, not {wanted}"));
-        }
-        (bytes != wanted_bytes).then(|| {
-            format!(
-                "the kernel's bytes are {}, not {}",
-                hex(bytes),
-                hex(wanted_bytes)
-            )
-        })
     }
 
     /// Each frame adds to exactly one counter: the one that the simulator expects.
@@ -379,6 +355,21 @@ fn count(counters: &PerCpuArray<MapData, [u8; size_of::<Counter>()]>, index: u32
         let counter = Counter::read_from_bytes(value).unwrap();
         (frames + counter.frames, bytes + counter.bytes)
     })
+}
+
+fn compare_action(frame: &[u8], action: u32, bytes: &[u8], judged: &Judged) -> Option<String> {
+    let (wanted, wanted_bytes) = match &judged.outcome {
+        Outcome::Pass => (XDP_PASS, frame),
+        Outcome::Drop => (XDP_DROP, frame),
+        Outcome::Reset(bytes) => (XDP_PASS, &**bytes),
+        Outcome::ResetBack(bytes) => (XDP_REDIRECT, &**bytes),
+    };
+    if action != wanted {
+        return Some(format!("the kernel's action is {action}, not {wanted}"));
+    }
+    let (found, wanted) = (bytes, wanted_bytes);
+    let complain = || format!("the kernel's bytes are {}, not {}", hex(found), hex(wanted));
+    (found != wanted).then(complain)
 }
 
 fn compare_event(frame: &[u8], event: Option<&EventRecord>, judged: &Judged) -> Option<String> {
