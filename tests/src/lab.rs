@@ -357,6 +357,22 @@ pub fn skipped_without_root() -> bool {
     !is_root
 }
 
+/// The kernel program, as `cargo xtask ebpf` builds it or `CONDUITFW_EBPF_OBJECT` names it. The path is
+/// that of the build, so that a test which was carried into a virtual machine finds it there too.
+#[must_use]
+pub fn ebpf_object() -> std::path::PathBuf {
+    std::env::var_os("CONDUITFW_EBPF_OBJECT").map_or_else(
+        || {
+            let tests = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+            tests
+                .parent()
+                .unwrap_or(tests)
+                .join("target/bpf/bpfel-unknown-none/release/conduitfw-ebpf")
+        },
+        Into::into,
+    )
+}
+
 /// The directory that cargo builds into, found from where this program lies.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ use conduitfw_tests::frames::{
     ethernet, ip, neighbour_advertisement, neighbour_solicitation, packet_too_big,
     port_unreachable, tcp, udp,
 };
-use conduitfw_tests::lab::{skipped_without_root, target_directory};
+use conduitfw_tests::lab::{ebpf_object, skipped_without_root};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const XDP_DROP: u32 = 1;
@@ -400,8 +400,7 @@ fn compare_event(frame: &[u8], event: Option<&EventRecord>, judged: &Judged) -> 
 }
 
 fn load() -> Ebpf {
-    let object = "bpf/bpfel-unknown-none/release/conduitfw-ebpf";
-    let object = target_directory().unwrap().join(object);
+    let object = ebpf_object();
     let mut loader = EbpfLoader::new();
     for (name, rows) in [
         ("FLOW_BUCKETS", BUCKETS),

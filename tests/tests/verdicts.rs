@@ -34,7 +34,7 @@ use conduitfw_tests::frames::{
     echo_reply, echo_request, ethernet, icmp, ip, neighbour_advertisement, neighbour_solicitation,
     port_unreachable, tcp, udp,
 };
-use conduitfw_tests::lab::{skipped_without_root, target_directory};
+use conduitfw_tests::lab::{ebpf_object, skipped_without_root};
 use conduitfw_tests::scene::{DOSING, GATEWAY, HMI, HMI_V6, PLANT, PLC, PLC_V6, STRANGER, dosing};
 use zerocopy::FromBytes as _;
 
@@ -165,8 +165,7 @@ macro_rules! bench {
 
 impl Bench {
     fn load() -> Self {
-        let object = "bpf/bpfel-unknown-none/release/conduitfw-ebpf";
-        let object = target_directory().unwrap().join(object);
+        let object = ebpf_object();
         let mut loader = EbpfLoader::new();
         for (name, rows) in [
             ("FLOW_BUCKETS", FLOWS * 2 / WAYS),
