@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
@@ -1460,4 +1460,33 @@ fn a_flow_is_ended_once_whichever_way_it_is_repeated() {
         talk.ask(&mut bench, "after it", &read, Drop(Reason::NoFlow));
     }
     bench.finish();
+}
+
+/// On a thread with a network namespace of its own, which ends with it.
+#[test]
+fn the_program_attaches_in_native_mode_to_veth() {
+    let mut bench = bench!(&broad());
+    let ebpf = &mut bench.ebpf;
+    std::thread::scope(|scope| {
+        let attached = scope.spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let ip = |words: &str| {
+                let output = std::process::Command::new("ip")
+                    .args(words.split_whitespace())
+                    .output()
+                    .unwrap();
+                assert!(output.status.success(), "ip {words}: {output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            };
+            ip("link add cfw-a type veth peer name cfw-b");
+            let program: &mut Xdp = ebpf.program_mut("conduitfw").unwrap().try_into().unwrap();
+            let link = program.attach("cfw-a", XdpMode::Driver).unwrap();
+            let shown = ip("link show dev cfw-a");
+            program.detach(link).unwrap();
+            shown
+        });
+        let shown = attached.join().unwrap();
+        assert!(shown.contains("prog/xdp"), "{shown}");
+        assert!(!shown.contains("xdpgeneric"), "{shown}");
+    });
 }
