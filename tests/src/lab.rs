@@ -268,7 +268,7 @@ impl Lab {
             end.run(&format!("ethtool -K {name} txvlan off rxvlan off tx-vlan-stag-hw-insert off rx-vlan-stag-hw-parse off"))?;
             end.run(&format!("ip link set {name} up"))?;
         }
-        // A veth takes frames that an XDP program sends back (XDP_TX) only while it polls, which
+        // A veth takes frames that an XDP program sends back only while it polls, which
         // generic receive offload makes it do. A network card needs no such thing.
         host.run(&format!("ethtool -K {peer} gro on"))?;
         Ok(())
