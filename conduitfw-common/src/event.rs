@@ -95,6 +95,38 @@ pub struct EventOperation {
     pub value: u32,
 }
 
+/// Value of `TRACES[0]`: what the program says of one frame when it was loaded with `TRACING` set,
+/// to be run on given frames at given times. A program that is in force does not write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Trace {
+    /// The tick counter that the frame is judged at: user space writes it.
+    pub now_ticks: u64,
+    /// The judgement ([`crate::judgement::Judgement::to_bits`]).
+    pub judgement: u64,
+    /// Operations judged, also those beyond the room for them. User space sets it to 0.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The first of them.
+    pub operations: [TracedOperation; TRACED_OPERATIONS],
+}
+
+/// Operations that a [`Trace`] has room for: a power of two above [`crate::inspect::MAX_ADUS`].
+pub const TRACED_OPERATIONS: usize = 64;
+
+/// A judged operation.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct TracedOperation {
+    /// What was asked for.
+    pub operation: EventOperation,
+    /// Number of the reason; 0 when it was allowed.
+    pub reason: u32,
+}
+
 /// Bits of [`EventOperation::fields`].
 pub mod field {
     /// The MBAP header (transaction id, protocol id, length, unit).

@@ -7,8 +7,8 @@ use crate::flow::entry::{FlowEntry, Stream};
 use crate::judgement::Judgement;
 use crate::packet::Packet;
 use crate::table::{
-    Address, Conduit, Generation, Interface, InterfaceKey, Interval, Network, Operation, Pair,
-    PairKey, Service, Settings,
+    Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, Network, Operation,
+    Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
 };
 
 /// The two flow tables. Half-open flows live apart, so that a flood of connection requests
@@ -75,6 +75,23 @@ pub trait Platform: ByteSource {
     fn operation(&self, slot: u32, row: u16, function: u8) -> Option<Operation>;
     /// `INTERVALS`.
     fn interval(&self, slot: u32, index: u32) -> Option<Interval>;
+    /// `LIMITS`.
+    fn limits(&self, slot: u32, index: u16) -> Option<Limits>;
+    /// `VALUE_RANGES`.
+    fn value_range(&self, slot: u32, index: u32) -> Option<ValueRange>;
+    /// `LAST_VALUES`: the value of a register that was written last.
+    fn last_value(&self, key: &RegisterKey) -> Option<u32>;
+    /// Replaces it. Returns whether there was room.
+    fn set_last_value(&mut self, key: &RegisterKey, value: u32) -> bool;
+    /// `RULE_RATES`: the time, in 1/65,536 tick, until which the rule's rate is used up.
+    fn rule_rate(&self, rule: u16) -> u64;
+    /// Replaces it if it is still `old`.
+    fn replace_rule_rate(&mut self, rule: u16, old: u64, new: u64) -> bool;
+    /// Adds one to a bucket of the conduit's response times.
+    fn count_response(&mut self, conduit: u16, bucket: u32);
+    /// An operation was judged, 0 or the number of the reason. For those who want to follow what the
+    /// decision sees; the data plane does not.
+    fn judged(&mut self, operation: &EventOperation, reason: u8);
     /// Adds one to the operations that a rule allowed.
     fn count_rule(&mut self, rule: u16);
     /// `RATES`: the time, in 1/65,536 tick, until which the conduit's rate is used up.

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a layout or a meaning in this module or in [`crate::event`] changes: the
 /// controller does not take over pinned maps of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Policies that the maps hold at once: the one in force and the next one.
 pub const SLOTS: u32 = 2;
@@ -32,6 +32,14 @@ pub const MAX_RULE_SETS: u32 = 1024;
 pub const MAX_OPERATION_ROWS: u32 = 1024;
 /// Rows of `INTERVALS` for each slot.
 pub const MAX_INTERVALS: u32 = 65_536;
+/// Rows of `LIMITS` for each slot. Row 0 limits nothing.
+pub const MAX_LIMITS: u32 = 16_384;
+/// Rows of `VALUE_RANGES` for each slot.
+pub const MAX_VALUE_RANGES: u32 = 65_536;
+/// Rows of `LAST_VALUES`: written registers that a rule with `max_step` guards, of all responders.
+pub const MAX_LAST_VALUES: u32 = 65_536;
+/// Buckets of a conduit's histogram of response times: see [`crate::modbus::reply`].
+pub const RESPONSE_BUCKETS: u32 = 16;
 /// Function codes: every value of a byte.
 pub const FUNCTIONS: u32 = 256;
 /// Ports of a service are found by at most this many halvings: `2^15 > MAX_SERVICES`.
@@ -73,6 +81,10 @@ pub struct Generation {
     pub datagram_opening_ticks: u32,
     /// Ticks of the kernel's clock in a second (its HZ).
     pub ticks_per_second: u32,
+    /// Ticks after which a request without a reply no longer counts as outstanding.
+    pub reply_ticks: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Key of `INTERFACES`.
@@ -301,7 +313,10 @@ pub mod operation {
     pub const RANGES: u8 = 2;
 }
 
-/// Value of `INTERVALS[slot * MAX_INTERVALS + index]`.
+/// Value of `INTERVALS[slot * MAX_INTERVALS + index]`: operands that one rule allows.
+///
+/// The operands are sub-functions (function 8), MEI types (43), file numbers (20, 21), else coils,
+/// discrete inputs or registers, counted from 0. The intervals of one cell are sorted and disjoint.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -311,10 +326,117 @@ pub struct Interval {
     pub first: u16,
     /// Last operand, inclusive.
     pub last: u16,
+    /// The last operand, inclusive, that an operation which begins in this interval may reach: the
+    /// intervals up to there follow without a gap, and none of them has a rate of another rule.
+    pub reach: u16,
     /// Rule id.
     pub rule: u16,
-    /// Limits of written values; 0 for none.
+    /// Row of `LIMITS` within the slot; 0 for none.
     pub limits: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Value of `LIMITS[slot * MAX_LIMITS + index]`: what a rule says about an operation beyond its
+/// operands. A limit holds when its bit is set in `flags`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Limits {
+    /// Bits of [`limit`].
+    pub flags: u8,
+    /// One of [`number`]: how written registers are read. Coils are written as 0 and 1.
+    pub number: u8,
+    /// 1: of a number of two registers, the first holds the lower half.
+    pub low_word_first: u8,
+    /// [`limit::LENGTH`]: highest MBAP length.
+    pub max_length: u8,
+    /// [`limit::BITS`]: bits that a write may set, and a mask write may touch.
+    pub bits: u16,
+    /// For [`limit::STEP`]: bits behind the point of a value in fixed point (two's complement).
+    pub scale: i16,
+    /// [`limit::VALUES`]: first row of `VALUE_RANGES` within the slot.
+    pub first: u32,
+    /// How many: sorted, disjoint.
+    pub count: u32,
+    /// [`limit::STEP`]: the largest change, in fixed point ([`crate::modbus::number::fixed`]).
+    pub step: u64,
+    /// [`limit::RATE`]: how far operations may run ahead of the rate, in 1/65,536 tick.
+    pub rate_burst: u64,
+    /// [`limit::RATE`]: time between two operations at the allowed rate, in 1/65,536 tick.
+    pub rate_interval: u32,
+    /// [`limit::RECORDS`]: first record of a file.
+    pub first_record: u16,
+    /// Last record, inclusive.
+    pub last_record: u16,
+}
+
+/// Bits of [`Limits::flags`].
+pub mod limit {
+    /// Written values lie in one of `VALUE_RANGES`.
+    pub const VALUES: u8 = 1;
+    /// Written bits lie in [`super::Limits::bits`].
+    pub const BITS: u8 = 2;
+    /// A written value is not too far from the last one.
+    pub const STEP: u8 = 4;
+    /// Operations do not come faster than the rule allows.
+    pub const RATE: u8 = 8;
+    /// File records lie in a range.
+    pub const RECORDS: u8 = 16;
+    /// The length of the ADU is bounded, for functions that the specification does not define.
+    pub const LENGTH: u8 = 32;
+    /// The limits that concern each written register or coil by itself.
+    pub const WRITTEN: u8 = VALUES | BITS | STEP;
+}
+
+/// How written registers are read: [`Limits::number`].
+pub mod number {
+    /// One register, unsigned.
+    pub const U16: u8 = 0;
+    /// One register, two's complement.
+    pub const I16: u8 = 1;
+    /// Two registers, unsigned.
+    pub const U32: u8 = 2;
+    /// Two registers, two's complement.
+    pub const I32: u8 = 3;
+    /// Two registers, IEEE 754 single precision.
+    pub const F32: u8 = 4;
+}
+
+/// Value of `VALUE_RANGES[slot * MAX_VALUE_RANGES + index]`: values that may be written, as keys in
+/// their order ([`crate::modbus::number::key`]).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ValueRange {
+    /// First key.
+    pub first: u32,
+    /// Last key, inclusive.
+    pub last: u32,
+}
+
+/// Key of `LAST_VALUES`: a register of a unit behind a responder.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct RegisterKey {
+    /// The responder.
+    pub responder: Address,
+    /// Its port.
+    pub port: u16,
+    /// The register or coil.
+    pub register: u16,
+    /// The unit id.
+    pub unit: u8,
+    /// 1 for a coil.
+    pub is_coil: u8,
+    /// [`number`]: a register read in another way has no last value.
+    pub number: u8,
+    /// 1: low word first.
+    pub low_word_first: u8,
 }
 
 /// `SETTINGS[0]`: fixed when the program is loaded.
@@ -333,6 +455,9 @@ pub struct Settings {
     pub opening_bucket_mask: u32,
     /// Rows of `STREAMS`, less one; a power of two less one.
     pub stream_mask: u32,
+    /// Connections that were open before the gateway are picked up until the tick counter gets
+    /// here; 0 for never.
+    pub adopt_until_ticks: u64,
 }
 
 /// Value of `COUNTERS[conduit id * REASON_SLOTS + reason number]`, one per processor. Reason 0

@@ -4,18 +4,19 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use conduitfw_common::{
     Reason,
     bytes::{ByteSource, Truncated},
+    event::EventOperation,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     judgement::Judgement,
     packet::Packet,
     platform::{FlowTable, Platform, Workspace},
     table::{
-        Address, Conduit, Generation, Interface, InterfaceKey, Interval, Network, Operation, Pair,
-        PairKey, Service, Settings,
+        Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, Network,
+        Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
     },
 };
 
-use crate::{atomic, frame::Frame, maps, stages};
+use crate::{atomic, frame::Frame, maps, stages, trace};
 
 /// The kernel, while it judges one frame.
 pub(crate) struct Kernel {
@@ -89,6 +90,9 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn now_ticks(&self) -> u64 {
+        if trace::is_on() {
+            return trace::now_ticks();
+        }
         // SAFETY: the helper has no arguments and no conditions.
         unsafe { bpf_jiffies64() }
     }
@@ -156,6 +160,48 @@ impl Platform for Kernel {
     #[inline(always)]
     fn interval(&self, slot: u32, index: u32) -> Option<Interval> {
         maps::interval(slot, index)
+    }
+
+    #[inline(always)]
+    fn limits(&self, slot: u32, index: u16) -> Option<Limits> {
+        maps::limits(slot, index)
+    }
+
+    #[inline(always)]
+    fn value_range(&self, slot: u32, index: u32) -> Option<ValueRange> {
+        maps::value_range(slot, index)
+    }
+
+    #[inline(always)]
+    fn last_value(&self, key: &RegisterKey) -> Option<u32> {
+        maps::last_value(key)
+    }
+
+    #[inline(always)]
+    fn set_last_value(&mut self, key: &RegisterKey, value: u32) -> bool {
+        maps::set_last_value(key, value)
+    }
+
+    #[inline(always)]
+    fn rule_rate(&self, rule: u16) -> u64 {
+        maps::rule_rate(rule)
+    }
+
+    #[inline(always)]
+    fn replace_rule_rate(&mut self, rule: u16, old: u64, new: u64) -> bool {
+        maps::replace_rule_rate(rule, old, new)
+    }
+
+    #[inline(always)]
+    fn count_response(&mut self, conduit: u16, bucket: u32) {
+        maps::count_response(conduit, bucket);
+    }
+
+    #[inline(always)]
+    fn judged(&mut self, operation: &EventOperation, reason: u8) {
+        if trace::is_on() {
+            trace::judged(operation, reason);
+        }
     }
 
     #[inline(always)]

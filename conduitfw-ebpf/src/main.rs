@@ -35,6 +35,7 @@ mod kernel;
 mod maps;
 mod report;
 mod stages;
+mod trace;
 mod verifier;
 
 use aya_ebpf::{

@@ -6,15 +6,17 @@ use aya_ebpf::{
 };
 use conduitfw_common::{
     REASON_SLOTS,
+    event::Trace,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
         Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
-        MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAIRS,
-        MAX_RULE_SETS, MAX_RULES, MAX_SERVICES, Network, NetworkKey, Operation, Pair, PairKey,
-        Reporting, RuleSet, SLOTS, Service, Settings,
+        Limits, MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_LAST_VALUES, MAX_LIMITS,
+        MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAIRS, MAX_RULE_SETS, MAX_RULES, MAX_SERVICES,
+        MAX_VALUE_RANGES, Network, NetworkKey, Operation, Pair, PairKey, RESPONSE_BUCKETS,
+        RegisterKey, Reporting, RuleSet, SLOTS, Service, Settings, ValueRange,
     },
 };
 
@@ -45,6 +47,20 @@ static OPERATIONS: Array<Operation> =
     Array::with_max_entries(SLOTS * MAX_OPERATION_ROWS * FUNCTIONS, 0);
 #[map]
 static INTERVALS: Array<Interval> = Array::with_max_entries(SLOTS * MAX_INTERVALS, 0);
+#[map]
+static LIMITS: Array<Limits> = Array::with_max_entries(SLOTS * MAX_LIMITS, 0);
+#[map]
+static VALUE_RANGES: Array<ValueRange> = Array::with_max_entries(SLOTS * MAX_VALUE_RANGES, 0);
+#[map]
+static LAST_VALUES: HashMap<RegisterKey, u32> = HashMap::with_max_entries(MAX_LAST_VALUES, 0);
+#[map]
+static RULE_RATES: Array<u64> = Array::with_max_entries(MAX_RULES, 0);
+/// By conduit, [`RESPONSE_BUCKETS`] each.
+#[map]
+static RESPONSE_TIMES: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(MAX_CONDUITS * RESPONSE_BUCKETS, 0);
+#[map]
+static TRACES: Array<Trace> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<Counter> =
     PerCpuArray::with_max_entries(MAX_CONDUITS * REASON_SLOTS, 0);
@@ -184,6 +200,56 @@ pub(crate) fn operation(slot: u32, row: u16, function: u8) -> Option<Operation> 
 #[inline(always)]
 pub(crate) fn interval(slot: u32, index: u32) -> Option<Interval> {
     seen!(INTERVALS, slot * MAX_INTERVALS + index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn limits(slot: u32, index: u16) -> Option<Limits> {
+    seen!(LIMITS, slot * MAX_LIMITS + u32::from(index)).copied()
+}
+
+#[inline(always)]
+pub(crate) fn value_range(slot: u32, index: u32) -> Option<ValueRange> {
+    seen!(VALUE_RANGES, slot * MAX_VALUE_RANGES + index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn last_value(key: &RegisterKey) -> Option<u32> {
+    let pointer = LAST_VALUES.get_ptr(key)?;
+    // SAFETY: the lookup gave a valid pointer; rows are never removed while the program runs.
+    Some(unsafe { pointer.read_volatile() })
+}
+
+#[inline(always)]
+pub(crate) fn set_last_value(key: &RegisterKey, value: u32) -> bool {
+    LAST_VALUES.insert(key, value, 0).is_ok()
+}
+
+#[inline(always)]
+pub(crate) fn rule_rate(rule: u16) -> u64 {
+    seen!(RULE_RATES, u32::from(rule)).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+pub(crate) fn replace_rule_rate(rule: u16, old: u64, new: u64) -> bool {
+    match RULE_RATES.get_ptr_mut(u32::from(rule)) {
+        Some(pointer) => atomic::replace(pointer, old, new),
+        None => false,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_response(conduit: u16, bucket: u32) {
+    if let Some(count) = held!(
+        RESPONSE_TIMES,
+        u32::from(conduit) * RESPONSE_BUCKETS + bucket
+    ) {
+        *count += 1;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn trace() -> Option<&'static mut Trace> {
+    held!(TRACES, 0)
 }
 
 #[inline(always)]

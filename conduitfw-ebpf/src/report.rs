@@ -14,11 +14,12 @@ use conduitfw_common::{
     table::protocol,
 };
 
-use crate::{frame::Frame, kernel::Kernel, maps};
+use crate::{frame::Frame, kernel::Kernel, maps, trace};
 
 /// Reports the judgement and carries it out; the cold half of it is a stage of its own.
 #[inline(always)]
 pub(crate) fn report(frame: Frame, judgement: Judgement) -> u32 {
+    trace::decided(judgement);
     if judgement.reason_number() == 0 {
         maps::count(judgement.conduit(), 0, frame.bytes());
         return xdp_action::XDP_PASS;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use conduitfw_common::{
-    Verdict,
+    Reason, Verdict,
     bytes::Truncated,
     event::EventOperation,
     flow::entry::{FlowEntry, Stream},
@@ -22,8 +22,8 @@ use conduitfw_common::{
     platform::{FlowTable, Workspace},
     reset,
     table::{
-        Address, Conduit, Generation, Interface, Interval, MAX_CONDUITS, MAX_RULES, Network,
-        Operation, Pair, PairKey, Service, Settings,
+        Address, Conduit, Generation, Interface, Interval, Limits, MAX_CONDUITS, MAX_RULES,
+        Network, Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
     },
 };
 use zerocopy::FromZeros as _;
@@ -56,6 +56,8 @@ pub struct Judged {
     pub packet: Packet,
     /// The operation that was denied; its `fields` are 0 when there was none.
     pub operation: EventOperation,
+    /// Every operation that was judged, and why when it was denied.
+    pub operations: Vec<(EventOperation, Option<Reason>)>,
     /// What became of the frame.
     pub outcome: Outcome,
 }
@@ -71,6 +73,10 @@ pub struct Simulator {
     streams: Vec<Stream>,
     rules: Vec<u64>,
     rates: Vec<u64>,
+    rule_rates: Vec<u64>,
+    last_values: HashMap<RegisterKey, u32>,
+    response_times: BTreeMap<(u16, u32), u64>,
+    operations: Vec<(EventOperation, Option<Reason>)>,
     frame: Bytes,
     ifindex: u32,
     now_ticks: u64,
@@ -91,6 +97,10 @@ impl Simulator {
             streams: vec![Stream::new_zeroed(); streams],
             rules: vec![0; MAX_RULES as usize],
             rates: vec![0; MAX_CONDUITS as usize],
+            rule_rates: vec![0; MAX_RULES as usize],
+            last_values: HashMap::new(),
+            response_times: BTreeMap::new(),
+            operations: Vec::new(),
             frame: Bytes(Arc::new([])),
             ifindex: 0,
             now_ticks: 0,
@@ -124,12 +134,14 @@ impl Simulator {
         self.frame = Bytes(frame.into());
         self.ifindex = ifindex;
         self.now_ticks = now_ticks;
+        self.operations.clear();
         let mut packet = Packet::default();
         let judgement = judge::judge(self, &mut packet);
         Judged {
             judgement,
             packet,
             operation: self.workspace.operation,
+            operations: std::mem::take(&mut self.operations),
             outcome: self.carry_out(frame, &packet, judgement),
         }
     }
@@ -185,6 +197,8 @@ struct Slot {
     rule_sets: Vec<[u16; 256]>,
     operations: Vec<Operation>,
     intervals: Vec<Interval>,
+    limits: Vec<Limits>,
+    value_ranges: Vec<ValueRange>,
 }
 
 impl Slot {
@@ -197,6 +211,8 @@ impl Slot {
             rule_sets: tables.rule_sets.iter().map(|set| set.rows).collect(),
             operations: tables.operations.iter().flatten().copied().collect(),
             intervals: tables.intervals.clone(),
+            limits: tables.limits.clone(),
+            value_ranges: tables.value_ranges.clone(),
             ..Self::default()
         };
         for (name, vlans, row) in &tables.interfaces {

@@ -215,6 +215,7 @@ impl SideBySide {
             flow_bucket_mask: BUCKETS - 1,
             opening_bucket_mask: BUCKETS - 1,
             stream_mask: STREAMS - 1,
+            adopt_until_ticks: 0,
         };
         let loaded = load_text("agreement.toml", policy)
             .unwrap_or_else(|refusal| panic!("{}", refusal.render()));

@@ -195,6 +195,7 @@ impl Bench {
             flow_bucket_mask: FLOWS * 2 / WAYS - 1,
             opening_bucket_mask: OPENINGS * 2 / WAYS - 1,
             stream_mask: STREAMS - 1,
+            adopt_until_ticks: 0,
         };
         settings.set(0, Plain(row), 0).unwrap();
         Self {

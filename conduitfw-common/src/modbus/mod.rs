@@ -6,6 +6,7 @@
 //! the length that the function implies and the bytes agree.
 
 pub mod function;
+pub mod number;
 
 use crate::bytes::ByteSource;
 use crate::event::{EventOperation, field};

@@ -100,6 +100,7 @@ impl TableSizes {
             flow_bucket_mask: self.flows * 2 / FLOWS_OF_A_BUCKET - 1,
             opening_bucket_mask: self.opening_flows * 2 / FLOWS_OF_A_BUCKET - 1,
             stream_mask: self.inspected_flows - 1,
+            adopt_until_ticks: 0,
         })
     }
 }

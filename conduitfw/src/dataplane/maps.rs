@@ -7,8 +7,8 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
 };
 use conduitfw_common::table::{
-    Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Network, NetworkKey,
-    Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
+    Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Limits, Network, NetworkKey,
+    Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings, ValueRange,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -53,6 +53,11 @@ pub const PINNED: &[&str] = &[
     "RULE_SETS",
     "OPERATIONS",
     "INTERVALS",
+    "LIMITS",
+    "VALUE_RANGES",
+    "LAST_VALUES",
+    "RULE_RATES",
+    "RESPONSE_TIMES",
     "COUNTERS",
     "RULES",
     "REPORTING",
@@ -103,6 +108,12 @@ pub struct Maps {
     pub operations: Table<Operation>,
     /// Operands that operations allow.
     pub intervals: Table<Interval>,
+    /// Limits of operations.
+    pub limits: Table<Limits>,
+    /// Values that may be written.
+    pub value_ranges: Table<ValueRange>,
+    /// Response times by conduit: `RESPONSE_BUCKETS` each.
+    pub response_times: PerCpuArray<MapData, u64>,
     /// Frames and bytes by conduit and reason.
     pub counters: PerCpuArray<MapData, Plain<Counter>>,
     /// Operations allowed, by rule id.
@@ -135,6 +146,9 @@ impl Maps {
             rule_sets: open(directory, "RULE_SETS")?,
             operations: open(directory, "OPERATIONS")?,
             intervals: open(directory, "INTERVALS")?,
+            limits: open(directory, "LIMITS")?,
+            value_ranges: open(directory, "VALUE_RANGES")?,
+            response_times: open(directory, "RESPONSE_TIMES")?,
             counters: open(directory, "COUNTERS")?,
             rules: open(directory, "RULES")?,
             reporting: open(directory, "REPORTING")?,

@@ -7,8 +7,8 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use conduitfw_common::table::{
-    Conduit, FUNCTIONS, Interface, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS,
-    MAX_RULE_SETS, MAX_SERVICES, NetworkKey, PairKey,
+    Conduit, FUNCTIONS, Interface, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
+    MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey, PairKey,
 };
 
 use super::{
@@ -97,6 +97,20 @@ pub(super) fn write_slot(
         tables.intervals.iter().copied(),
     )
     .map_err(write("intervals"))?;
+    write_run(
+        &mut maps.limits,
+        slot,
+        MAX_LIMITS,
+        tables.limits.iter().copied(),
+    )
+    .map_err(write("limits"))?;
+    write_run(
+        &mut maps.value_ranges,
+        slot,
+        MAX_VALUE_RANGES,
+        tables.value_ranges.iter().copied(),
+    )
+    .map_err(write("value ranges"))?;
     maps.generations
         .set(slot, Plain(tables.generation), 0)
         .map_err(write("the generation"))

@@ -1,7 +1,8 @@
 //! The world around a frame: each table and stage as the decision asks for it.
 
 use conduitfw_common::{
-    admit, classify,
+    Reason, admit, classify,
+    event::EventOperation,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     flow::store,
@@ -12,9 +13,10 @@ use conduitfw_common::{
     platform::{FlowTable, Platform, Workspace},
     settle,
     table::{
-        Address, Conduit, Generation, Interface, InterfaceKey, Interval, MAX_CONDUITS,
-        MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_SERVICES, Network, Operation, Pair, PairKey,
-        Service, Settings,
+        Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, MAX_CONDUITS,
+        MAX_INTERVALS, MAX_LAST_VALUES, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_SERVICES,
+        MAX_VALUE_RANGES, Network, Operation, Pair, PairKey, RegisterKey, Service, Settings,
+        ValueRange,
     },
 };
 
@@ -92,6 +94,45 @@ impl Platform for Simulator {
 
     fn interval(&self, slot: u32, index: u32) -> Option<Interval> {
         row(&self.slot(slot).intervals, index, MAX_INTERVALS)
+    }
+
+    fn limits(&self, slot: u32, index: u16) -> Option<Limits> {
+        row(&self.slot(slot).limits, u32::from(index), MAX_LIMITS)
+    }
+
+    fn value_range(&self, slot: u32, index: u32) -> Option<ValueRange> {
+        row(&self.slot(slot).value_ranges, index, MAX_VALUE_RANGES)
+    }
+
+    fn last_value(&self, key: &RegisterKey) -> Option<u32> {
+        self.last_values.get(key).copied()
+    }
+
+    fn set_last_value(&mut self, key: &RegisterKey, value: u32) -> bool {
+        let has_room = self.last_values.len() < MAX_LAST_VALUES as usize;
+        if has_room || self.last_values.contains_key(key) {
+            self.last_values.insert(*key, value);
+            return true;
+        }
+        false
+    }
+
+    fn rule_rate(&self, rule: u16) -> u64 {
+        self.rule_rates.get(usize::from(rule)).copied().unwrap_or(0)
+    }
+
+    fn replace_rule_rate(&mut self, rule: u16, old: u64, new: u64) -> bool {
+        replace(self.rule_rates.get_mut(usize::from(rule)), &old, new)
+    }
+
+    fn count_response(&mut self, conduit: u16, bucket: u32) {
+        let count = self.response_times.entry((conduit, bucket)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn judged(&mut self, operation: &EventOperation, reason: u8) {
+        self.operations
+            .push((*operation, Reason::from_number(reason)));
     }
 
     fn count_rule(&mut self, rule: u16) {

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use conduitfw_common::table::{
-    self, Address, Conduit as ConduitRow, FUNCTIONS, Generation, Interface, Interval, MAX_SERVICES,
-    Network, Operation, Pair, PairKey, RuleSet, Service, protocol,
+    self, Address, Conduit as ConduitRow, FUNCTIONS, Generation, Interface, Interval, Limits,
+    MAX_SERVICES, Network, Operation, Pair, PairKey, RuleSet, Service, ValueRange, protocol,
 };
 
 use super::diagnostic::{Diagnostics, Refusal};
@@ -57,6 +57,10 @@ pub struct CompiledTables {
     pub operations: Vec<[Operation; FUNCTIONS as usize]>,
     /// Intervals of operands.
     pub intervals: Vec<Interval>,
+    /// Limits of operations and written values; the first limits nothing.
+    pub limits: Vec<Limits>,
+    /// Values that may be written.
+    pub value_ranges: Vec<ValueRange>,
 }
 
 /// Compiles a policy. `ids` changes only on success.
@@ -133,6 +137,8 @@ fn build(
         rule_sets: modbus.rule_sets,
         operations: modbus.operations,
         intervals: modbus.intervals,
+        limits: modbus.limits,
+        value_ranges: modbus.value_ranges,
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use conduitfw_common::modbus::function::FunctionCode;
 use conduitfw_common::table::{
-    FUNCTIONS, Interval, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, Operation, RuleSet,
-    operation,
+    FUNCTIONS, Interval, Limits, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, Operation,
+    RuleSet, ValueRange, operation,
 };
 
 use super::super::diagnostic::Diagnostics;
@@ -88,6 +88,8 @@ pub(super) struct ModbusTables {
     pub(super) rule_sets: Vec<RuleSet>,
     pub(super) operations: Vec<Row>,
     pub(super) intervals: Vec<Interval>,
+    pub(super) limits: Vec<Limits>,
+    pub(super) value_ranges: Vec<ValueRange>,
     known_sets: HashMap<[u16; 256], u16>,
     known_rows: HashMap<Vec<(u8, u16, u32, u32)>, u16>,
     known_runs: HashMap<Vec<(u16, u16, u16)>, u32>,
@@ -100,6 +102,8 @@ impl ModbusTables {
             rule_sets: vec![RuleSet { rows: [0; 256] }],
             operations: vec![[DENIED; FUNCTIONS as usize]],
             intervals: Vec::new(),
+            limits: vec![Limits::default()],
+            value_ranges: Vec::new(),
             known_sets: HashMap::new(),
             known_rows: HashMap::new(),
             known_runs: HashMap::new(),
@@ -264,8 +268,9 @@ impl ModbusTables {
             self.intervals.push(Interval {
                 first,
                 last,
+                reach: last,
                 rule,
-                limits: 0,
+                ..Interval::default()
             });
         }
         let first = u32::try_from(first).unwrap_or(u32::MAX);

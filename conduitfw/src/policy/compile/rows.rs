@@ -29,6 +29,8 @@ pub(super) fn generation(policy: &Policy, surroundings: &Surroundings) -> Genera
         datagram_ticks: ticks(timeouts.datagram, hz),
         datagram_opening_ticks: ticks(timeouts.datagram_opening, hz),
         ticks_per_second: hz,
+        reply_ticks: ticks(timeouts.modbus_reply, hz),
+        reserved: 0,
     }
 }
 

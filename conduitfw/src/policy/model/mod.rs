@@ -70,6 +70,8 @@ pub struct Timeouts {
     pub datagram: Duration,
     /// A UDP or ICMP flow that was not.
     pub datagram_opening: Duration,
+    /// A Modbus request without a reply: after that it no longer counts as outstanding.
+    pub modbus_reply: Duration,
 }
 
 impl Default for Timeouts {
@@ -80,6 +82,7 @@ impl Default for Timeouts {
             tcp_closing: Duration::from_mins(1),
             datagram: Duration::from_mins(2),
             datagram_opening: Duration::from_secs(30),
+            modbus_reply: Duration::from_secs(1),
         }
     }
 }
