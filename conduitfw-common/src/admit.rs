@@ -2,15 +2,16 @@
 
 use crate::classify::{self, Ends};
 use crate::flow::connection::CONTROL_FLAGS;
-use crate::flow::entry::{Direction, FlowEntry, Side, phase};
+use crate::flow::entry::{Direction, FlowEntry, Side, flow_flag, phase, side_flag};
 use crate::flow::store::{Found, find, lifetime_ticks, open_stream, remove};
 use crate::judgement::Judgement;
 use crate::packet::{Packet, transport};
 use crate::platform::{FlowTable, Platform};
 use crate::rate;
 use crate::table::{GATEWAY_ZONE, IPV4_MAPPED, protocol};
-use crate::verdict::Reason;
-use crate::wire::{ethernet, icmp, tcp::flag};
+use crate::verdict::{Reason, Verdict};
+use crate::wire::tcp::{MAX_SHIFT, flag};
+use crate::wire::{ethernet, icmp};
 
 /// Judges a frame that no established flow claims.
 #[inline(always)]
@@ -207,13 +208,19 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
     let is_echo_reply =
         packet.transport == transport::ICMP && icmp::kind(packet) == icmp::Kind::EchoReply;
     let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
-    if is_echo_reply || (packet.transport == transport::TCP && !is_syn) {
+    let is_late = is_echo_reply || (packet.transport == transport::TCP && !is_syn);
+    if is_late && !may_be_adopted(p, packet) {
         return Judgement::deny(stray(packet), 0);
     }
     let port = classify::service_port(packet);
     let Some(service) = classify::service(p, ends.source, ends.destination, packet.transport, port)
     else {
-        return Judgement::deny(Reason::NoConduit, 0);
+        let reason = if is_syn || packet.transport != transport::TCP {
+            Reason::NoConduit
+        } else {
+            stray(packet)
+        };
+        return Judgement::deny(reason, 0);
     };
     let slot = p.seen().slot;
     let Some(conduit) = p.conduit(slot, service.conduit) else {
@@ -233,7 +240,112 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         return observe_or(p, service.conduit, judgement);
     }
     p.workspace().service = service;
-    Judgement::OPEN
+    if packet.transport != transport::TCP || is_syn {
+        return Judgement::OPEN;
+    }
+    // Only data shows where an ADU begins.
+    if service.protocol != protocol::NONE && packet.payload_bytes == 0 {
+        return Judgement::deny(Reason::NoFlow, service.conduit);
+    }
+    Judgement::ADOPT
+}
+
+/// Whether a connection that was open before the gateway may be picked up, and the segment at hand
+/// may be of one.
+#[inline(always)]
+fn may_be_adopted<P: Platform>(p: &P, packet: &Packet) -> bool {
+    packet.transport == transport::TCP
+        && packet.tcp_flags & CONTROL_FLAGS == flag::ACK
+        && p.settings()
+            .is_some_and(|settings| p.now_ticks() < settings.adopt_until_ticks)
+}
+
+/// Fills the flow at `place`, which the caller has added and holds, from a segment of the initiator
+/// of a connection that was open before the gateway. The answer is [`Judgement::SETTLE`], or a
+/// denial with the flow gone.
+///
+/// An inspected one denies by dropping until [`adopted`] has seen that the segment checks out.
+#[inline(always)]
+pub fn adopt<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
+    let (ifindex, number, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
+    let (slot, service) = (p.seen().slot, p.seen().service);
+    let conduit = p.conduit(slot, service.conduit).unwrap_or_default();
+    let full = Judgement::deny(Reason::FlowTableFull, service.conduit).going(Direction::Request);
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return full;
+    };
+    // The shifts of the windows went by unseen: the largest there is.
+    let flags = MAX_SHIFT << side_flag::WINDOW_SHIFT_AT;
+    let room = u32::from(packet.window) << MAX_SHIFT;
+    entry.phase = phase::ESTABLISHED;
+    entry.protocol = service.protocol;
+    entry.generation = number;
+    entry.conduit = service.conduit;
+    entry.rule_set = service.rule_set;
+    entry.on_deny = Verdict::Drop.number();
+    entry.observe = 0;
+    entry.outstanding = conduit.outstanding;
+    entry.last_seen_ticks = now;
+    entry.initiator_ifindex = ifindex;
+    entry.initiator_vlans = packet.vlans;
+    entry.request = Side {
+        next: packet.sequence,
+        acknowledged: packet.sequence,
+        flags,
+        edge: packet.sequence.wrapping_add(ADOPTED_ROOM),
+    };
+    entry.reply = Side {
+        next: packet.acknowledgement,
+        acknowledged: packet.acknowledgement,
+        flags,
+        edge: packet.acknowledgement.wrapping_add(room),
+    };
+    if service.protocol != protocol::NONE {
+        entry.flags = flow_flag::ADOPTED;
+        if !open_stream(p, place, packet.sequence, packet.acknowledgement) {
+            remove(p, FlowTable::Flows, place);
+            return full;
+        }
+    }
+    Judgement::SETTLE
+}
+
+/// What the responder of a connection that is picked up has room for, until it says so.
+const ADOPTED_ROOM: u32 = 65_535;
+
+/// The end of [`adopt`]: the flow stays when its first segment is allowed and, where it is
+/// inspected, ends with an ADU. `judgement` is what the segment got.
+#[inline(always)]
+pub fn adopted<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    judgement: Judgement,
+) -> Judgement {
+    let (slot, service) = (p.seen().slot, p.seen().service);
+    let conduit = p.conduit(slot, service.conduit).unwrap_or_default();
+    let observe = p
+        .generation(slot)
+        .map_or(0, |generation| u8::from(generation.observe != 0));
+    let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
+    let index = p.seen().stream;
+    let is_whole = service.protocol == protocol::NONE
+        || p.stream(index)
+            .is_some_and(|stream| stream.adu_start == data_end);
+    if judgement.reason_number() != 0 || !is_whole {
+        remove(p, FlowTable::Flows, place);
+        let denied = if judgement.reason_number() == 0 {
+            Judgement::deny(Reason::NoFlow, service.conduit).going(Direction::Request)
+        } else {
+            judgement
+        };
+        return observe_or(p, service.conduit, denied);
+    }
+    if let Some(entry) = p.flow(FlowTable::Flows, place) {
+        entry.on_deny = conduit.on_deny;
+        entry.observe = conduit.observe | observe;
+    }
+    Judgement::notice(Reason::FlowAdopted, service.conduit).going(Direction::Request)
 }
 
 /// Fills the opening flow at `place`, which the caller has added and holds, with what [`admit`]
@@ -246,6 +358,11 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     let observe = p
         .generation(slot)
         .map_or(0, |generation| u8::from(generation.observe != 0));
+    let shift = if packet.transport == transport::TCP {
+        p.window_shift(packet)
+    } else {
+        0
+    };
     if let Some(entry) = p.flow(FlowTable::Openings, place) {
         entry.phase = phase::OPENING;
         entry.protocol = service.protocol;
@@ -262,7 +379,8 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         entry.request = Side {
             next: after_syn,
             acknowledged: after_syn,
-            flags: 0,
+            flags: shift << side_flag::WINDOW_SHIFT_AT & side_flag::WINDOW_SHIFT,
+            edge: after_syn,
         };
     }
     Judgement::pass(service.conduit).going(Direction::Request)
@@ -363,8 +481,21 @@ fn handshake<P: Platform>(
         }
         if flags == flag::SYN | flag::ACK {
             let (now, ifindex) = (p.now_ticks(), p.ifindex());
+            let shift = p.window_shift(packet);
             if let Some(entry) = p.flow(FlowTable::Openings, place) {
                 let after_syn = packet.sequence.wrapping_add(1);
+                // Windows are scaled only when both sides said so (RFC 7323 §2.2). The window of a
+                // SYN never is.
+                let asked = entry.request.flags & side_flag::WINDOW_SHIFT;
+                let is_scaled = shift <= MAX_SHIFT && asked != side_flag::WINDOW_SHIFT;
+                let answered = if is_scaled {
+                    shift << side_flag::WINDOW_SHIFT_AT
+                } else {
+                    entry.request.flags = 0;
+                    0
+                };
+                let window = u32::from(packet.window);
+                entry.request.edge = packet.acknowledgement.wrapping_add(window);
                 entry.phase = phase::ANSWERED;
                 entry.last_seen_ticks = now;
                 entry.responder_ifindex = ifindex;
@@ -372,7 +503,8 @@ fn handshake<P: Platform>(
                 entry.reply = Side {
                     next: after_syn,
                     acknowledged: after_syn,
-                    flags: 0,
+                    flags: answered,
+                    edge: after_syn,
                 };
             }
             return pass;
@@ -450,8 +582,8 @@ pub fn establish<P: Platform>(
         entry.responder_ifindex = ifindex;
         entry.responder_vlans = packet.vlans;
     }
-    let has_room =
-        opening.protocol == protocol::NONE || open_stream(p, place, opening.request.next);
+    let has_room = opening.protocol == protocol::NONE
+        || open_stream(p, place, opening.request.next, opening.reply.next);
     if !has_room {
         remove(p, FlowTable::Flows, place);
         return full;

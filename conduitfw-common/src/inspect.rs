@@ -9,10 +9,10 @@ use crate::flow::connection::{ahead, close};
 use crate::flow::entry::{Direction, HISTORY_BYTES, side_flag};
 use crate::judge::end;
 use crate::judgement::Judgement;
-use crate::modbus::Judged;
+use crate::modbus::{FUNCTION_AT, Judged, Rest};
 use crate::packet::Packet;
-use crate::platform::{FlowTable, Platform};
-use crate::verdict::Reason;
+use crate::platform::{FlowTable, MAX_PENDING_WRITES, Platform};
+use crate::verdict::{Reason, Verdict};
 use crate::wire::tcp::flag;
 
 /// ADUs judged in one segment.
@@ -35,9 +35,13 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
     };
     let (conduit, observe, next) = (entry.conduit, entry.observe, entry.request.next);
     let judgement = match take_segment(p, packet, place) {
-        Ok(()) => Judgement::pass(conduit).going(Direction::Request),
+        Ok(()) => allowed(p, conduit),
         Err(reason) => {
-            p.workspace().reset_sequence = next;
+            let workspace = p.workspace();
+            workspace.reset_sequence = next;
+            if workspace.denied.fields == 0 {
+                workspace.denied = workspace.operation;
+            }
             let judgement = Judgement::deny(reason, conduit).going(Direction::Request);
             match p.flow(FlowTable::Flows, place) {
                 Some(entry) => end(entry, judgement, observe),
@@ -49,6 +53,42 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
         resynchronise(p, packet, place);
     }
     judgement
+}
+
+/// The segment goes on, as it is or with what it holds of denied requests changed.
+#[inline(always)]
+fn allowed<P: Platform>(p: &mut P, conduit: u16) -> Judgement {
+    let index = p.seen().stream;
+    if let Some(reason) = Reason::from_number(p.seen().neutralised) {
+        return Judgement::deny(reason, conduit)
+            .going(Direction::Request)
+            .neutralised();
+    }
+    let judgement = Judgement::pass(conduit).going(Direction::Request);
+    match p.stream(index) {
+        Some(stream) if stream.edited != 0 => judgement.edited(),
+        _ => judgement,
+    }
+}
+
+/// Finds the stream of the flow at `place`, and readies the workspace for its ADUs.
+#[inline(always)]
+pub(crate) fn enter<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
+    let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
+    let (serial, index) = (entry.serial, entry.stream.wrapping_sub(1));
+    let (conduit, outstanding) = (entry.conduit, entry.outstanding);
+    let workspace = p.workspace();
+    workspace.stream = index;
+    workspace.place = place;
+    workspace.conduit = conduit;
+    workspace.outstanding = outstanding;
+    workspace.neutralised = 0;
+    workspace.pending_writes = 0;
+    let held = p.stream(index).ok_or(Reason::NoFlow)?;
+    if held.owner != place.wrapping_add(1) || held.serial != serial {
+        return Err(Reason::NoFlow);
+    }
+    Ok(())
 }
 
 /// In mode observe a denied segment passes, and the next one is taken to begin with an ADU.
@@ -74,18 +114,12 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
 /// Takes the segment into the stream, or says why not.
 #[inline(always)]
 fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(), Reason> {
+    enter(p, place)?;
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
-    let (side, serial, stream, rule_set) = (
-        entry.request,
-        entry.serial,
-        entry.stream.wrapping_sub(1),
-        entry.rule_set,
-    );
-    let held = p.stream(stream).ok_or(Reason::NoFlow)?;
-    if held.owner != place.wrapping_add(1) || held.serial != serial {
-        return Err(Reason::NoFlow);
-    }
-    let adu_start = held.adu_start;
+    let (side, rule_set) = (entry.request, entry.rule_set);
+    let may_neutralise = entry.on_deny == Verdict::Exception.number() && entry.observe == 0;
+    let stream = p.seen().stream;
+    let adu_start = p.stream(stream).ok_or(Reason::NoFlow)?.adu_start;
 
     // A sequence number is due; a FIN that was counted stands one behind the data.
     let fin = side.flags & side_flag::FIN;
@@ -113,6 +147,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
             p,
             stream,
             u32::from(rule_set),
+            may_neutralise,
             Span {
                 adu_start,
                 due,
@@ -123,6 +158,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
         if let Some(stream) = p.stream(stream) {
             stream.adu_start = next_adu;
         }
+        keep_writes(p, stream);
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end;
         }
@@ -177,7 +213,13 @@ struct Span {
 
 /// Judges every ADU that the new bytes reach; returns where the next one begins.
 #[inline(always)]
-fn walk<P: Platform>(p: &mut P, stream: u32, rule_set: u32, span: Span) -> Result<u32, Reason> {
+fn walk<P: Platform>(
+    p: &mut P,
+    stream: u32,
+    rule_set: u32,
+    may_neutralise: bool,
+    span: Span,
+) -> Result<u32, Reason> {
     let Span {
         adu_start,
         due,
@@ -187,41 +229,99 @@ fn walk<P: Platform>(p: &mut P, stream: u32, rule_set: u32, span: Span) -> Resul
     if !p.remember(stream, due, at, bytes) {
         return Err(Reason::HistoryFull);
     }
-    let mut offset = 0;
-    if adu_start != due {
-        // The first part of the ADU went by in an earlier segment.
-        let before = due.wrapping_sub(adu_start);
-        let judged = Judged::from_bits(p.judge_remembered_adu(
-            stream,
-            adu_start,
-            before.wrapping_add(bytes),
-            rule_set,
-        ));
-        let consumed = judged.outcome()?;
-        if consumed == 0 {
-            return Ok(adu_start);
-        }
-        // An ADU cannot end before bytes that it was still waiting for.
-        offset = consumed.checked_sub(before).ok_or(Reason::ModbusLength)?;
-    }
+    let end = due.wrapping_add(bytes);
+    // Behind `due` when the first part of the ADU went by in an earlier segment; ahead of it when
+    // the rest of a denied one is due.
+    let mut start = adu_start;
     for _ in 0..MAX_ADUS {
-        if offset >= bytes {
-            return Ok(due.wrapping_add(offset));
+        let there = end.wrapping_sub(start);
+        if ahead(end, start) <= 0 {
+            return Ok(start);
         }
-        let judged = Judged::from_bits(p.judge_adu(
-            at.wrapping_add(offset),
-            bytes.wrapping_sub(offset),
-            rule_set,
-        ));
-        let consumed = judged.outcome()?;
-        if consumed == 0 {
-            return Ok(due.wrapping_add(offset));
+        let judged = judge_adu(p, stream, start, there, rule_set);
+        let adu_bytes = judged.bytes();
+        let number = judged.reason_number();
+        if let Some(reason) = Reason::from_number(number) {
+            // What was denied can go on when the responder has not seen its function code.
+            let is_unseen = ahead(start.wrapping_add(FUNCTION_AT), due) >= 0;
+            let workspace = p.workspace();
+            if workspace.denied.fields == 0 {
+                workspace.denied = workspace.operation;
+            }
+            if !may_neutralise
+                || adu_bytes == 0
+                || !is_unseen
+                || !can_be_neutralised(number)
+                || !p.neutralise_adu(start, adu_bytes, u32::from(number))
+            {
+                return Err(reason);
+            }
+            let workspace = p.workspace();
+            if workspace.neutralised == 0 {
+                workspace.neutralised = number;
+            }
         }
-        offset = offset.wrapping_add(consumed);
+        if adu_bytes == 0 {
+            return Ok(start);
+        }
+        start = start.wrapping_add(adu_bytes);
     }
-    if offset == bytes {
-        Ok(due.wrapping_add(offset))
+    if ahead(end, start) <= 0 {
+        Ok(start)
     } else {
         Err(Reason::TooManyAdus)
     }
 }
+
+/// Judges one ADU, with what it writes.
+#[inline(always)]
+fn judge_adu<P: Platform>(p: &mut P, stream: u32, start: u32, there: u32, rule_set: u32) -> Judged {
+    let judged = Judged::from_bits(p.judge_adu(stream, start, there, rule_set));
+    let bytes = judged.bytes();
+    let mut number = u32::from(judged.reason_number());
+    if number == 0 {
+        number = match judged.rest() {
+            Rest::Nothing => return judged,
+            Rest::Registers => p.check_registers(stream, start),
+            Rest::Coils => p.check_coils(stream, start),
+            Rest::Files => p.check_files(stream, start, rule_set),
+        };
+        if number == 0 {
+            number = p.accept_adu(start, bytes);
+        }
+    }
+    let [_, _, _, number] = number.to_be_bytes();
+    match Reason::from_number(number) {
+        None => judged,
+        Some(reason) => {
+            let operation = p.seen().operation;
+            p.judged(&operation, number);
+            Judged::denied(reason, bytes)
+        }
+    }
+}
+
+/// Whether an ADU denied for this reason is framed beyond doubt, so that what comes behind it can
+/// be judged.
+#[inline(always)]
+const fn can_be_neutralised(number: u8) -> bool {
+    const FIRST: u8 = Reason::UnitNotAllowed.number();
+    const LAST: u8 = Reason::RateExceeded.number();
+    const OUTSTANDING: u8 = Reason::TooManyOutstanding.number();
+    (number >= FIRST && number <= LAST) || number == OUTSTANDING
+}
+
+/// Remembers what the segment wrote under `max_step`.
+#[inline(always)]
+fn keep_writes<P: Platform>(p: &mut P, stream: u32) {
+    for write in 0..MAX_PENDING {
+        if write >= p.seen().pending_writes {
+            break;
+        }
+        p.keep_written(stream, write);
+    }
+}
+
+/// As [`MAX_PENDING_WRITES`], in the workspace's own unit.
+const MAX_PENDING: u32 = 4;
+const _: () = assert!(MAX_PENDING_WRITES == 4);

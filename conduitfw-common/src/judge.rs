@@ -23,6 +23,8 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     workspace.slot = slot;
     workspace.generation = number;
     workspace.operation.fields = 0;
+    workspace.denied.fields = 0;
+    workspace.neutralised = 0;
     let judgement = judge_frame(p, packet);
     if observe != 0 && judgement.reason_number() != 0 {
         judgement.observed()
@@ -58,6 +60,9 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     if judgement == Judgement::OPEN {
         return open(p, packet);
     }
+    if judgement == Judgement::ADOPT {
+        return adopt(p, packet);
+    }
     let opening = judgement.to_be_established();
     if opening == 0 {
         return judgement;
@@ -92,6 +97,24 @@ fn open<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     judgement
 }
 
+/// Adds the flow of a connection that was open before the gateway, if its segment checks out.
+#[inline(always)]
+fn adopt<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
+    let inserted = p.insert(packet, FlowTable::Flows);
+    if inserted == 0 {
+        return Judgement::deny(Reason::FlowTableFull, p.seen().service.conduit);
+    }
+    let place = inserted.wrapping_sub(1);
+    let judgement = p.adopt(packet, place);
+    let is_added = judgement == Judgement::SETTLE;
+    let mut judgement = long_way(p, packet, place, Direction::Request, judgement);
+    if is_added {
+        judgement = p.adopted(packet, place, judgement);
+    }
+    p.unlock_flow(FlowTable::Flows, place);
+    judgement
+}
+
 /// The stages that a flow's frame may still need. They are called from here and not from one
 /// another, for the kernel gives a chain of calls 512 bytes of stack in all.
 #[inline(always)]
@@ -108,6 +131,8 @@ fn long_way<P: Platform>(
     }
     if judgement == Judgement::INSPECT {
         p.inspect(packet, place)
+    } else if judgement == Judgement::INSPECT_REPLY {
+        p.inspect_reply(packet, place)
     } else {
         judgement
     }
@@ -170,11 +195,11 @@ pub(crate) fn follow<P: Platform>(
             observe,
         );
     }
-    if entry.protocol != protocol::NONE
-        && direction == Direction::Request
-        && inspect::concerns(packet)
-    {
-        return Judgement::INSPECT;
+    if entry.protocol != protocol::NONE && inspect::concerns(packet) {
+        return match direction {
+            Direction::Request => Judgement::INSPECT,
+            Direction::Reply => Judgement::INSPECT_REPLY,
+        };
     }
     Judgement::pass(conduit)
 }
@@ -185,7 +210,7 @@ pub(crate) fn end(entry: &mut FlowEntry, judgement: Judgement, observe: u8) -> J
     if observe != 0 {
         return judgement.observed();
     }
-    if entry.on_deny != Verdict::Reset.number() || !is_final(judgement.reason_number()) {
+    if entry.on_deny == Verdict::Drop.number() || !is_final(judgement.reason_number()) {
         return judgement;
     }
     if judgement.direction_number() == crate::event::direction::REQUEST {

@@ -14,6 +14,8 @@ const CONDUIT_SHIFT: u32 = 16;
 const DIRECTION_SHIFT: u32 = 32;
 const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
+const EDITED: u64 = 1 << 42;
+const NOTICE: u64 = 1 << 43;
 const ESTABLISH: u64 = 1 << 60;
 
 #[expect(
@@ -34,6 +36,12 @@ impl Judgement {
 
     /// Not a judgement: a flow is to be opened.
     pub const OPEN: Self = Self(1 << 58);
+
+    /// Not a judgement: the replies in the segment are to be inspected.
+    pub const INSPECT_REPLY: Self = Self(1 << 57);
+
+    /// Not a judgement: a connection that was open before may be picked up.
+    pub const ADOPT: Self = Self(1 << 56);
 
     /// Not a judgement: the opening flow at `place` is to be moved to the established ones.
     #[inline(always)]
@@ -81,7 +89,7 @@ impl Judgement {
     /// The same, only reported: the frame passes.
     #[inline(always)]
     pub const fn observed(self) -> Self {
-        Self((self.0 & !(0xff << VERDICT_SHIFT)) | OBSERVE)
+        Self((self.0 & !(0xff << VERDICT_SHIFT | EDITED)) | OBSERVE)
     }
 
     /// The same, with the segment turned into a reset to the responder.
@@ -94,6 +102,42 @@ impl Judgement {
     #[inline(always)]
     pub const fn reset_initiator(self) -> Self {
         Self(self.reset_responder().0 | TO_INITIATOR)
+    }
+
+    /// The same, with denied requests in it changed to what the responder refuses.
+    #[inline(always)]
+    pub const fn neutralised(self) -> Self {
+        Self(
+            (self.0 & !(0xff << VERDICT_SHIFT))
+                | (Verdict::Exception as u64) << VERDICT_SHIFT
+                | EDITED,
+        )
+    }
+
+    /// The frame passes, and may hold bytes that are to be changed as they were before.
+    #[inline(always)]
+    pub const fn edited(self) -> Self {
+        Self(self.0 | EDITED)
+    }
+
+    /// The frame passes, and someone should know.
+    #[inline(always)]
+    pub const fn notice(reason: Reason, conduit: u16) -> Self {
+        Self((reason as u64) << REASON_SHIFT | (conduit as u64) << CONDUIT_SHIFT | NOTICE)
+    }
+
+    /// Whether the frame may hold bytes that are to be changed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_edited(self) -> bool {
+        self.0 & EDITED != 0
+    }
+
+    /// Whether the frame passes and is only told of.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_notice(self) -> bool {
+        self.0 & NOTICE != 0
     }
 
     /// Number of the reason; 0 when the frame is allowed.

@@ -1,7 +1,7 @@
 //! The decision of conduitfw, the same code in the kernel and in user space.
 //!
 //! A frame goes down one street, in this order: [`packet`] (parse), [`classify`], [`flow`]
-//! (track), [`inspect`], [`modbus`] (decide). [`judge`] is the whole street on one page; what a
+//! (track), [`inspect`] and [`replies`], [`modbus`] (decide). [`judge`] is the whole street on one page; what a
 //! frame seldom needs stands in [`admit`] and [`settle`]. The world around it, BPF maps or
 //! ordinary memory, is behind [`platform::Platform`].
 //!
@@ -21,6 +21,7 @@
 pub mod admit;
 pub mod bytes;
 pub mod classify;
+pub mod edit;
 pub mod event;
 pub mod flow;
 pub mod inspect;
@@ -30,6 +31,7 @@ pub mod modbus;
 pub mod packet;
 pub mod platform;
 pub mod rate;
+pub mod replies;
 pub mod reset;
 pub mod settle;
 pub mod table;

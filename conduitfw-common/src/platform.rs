@@ -26,8 +26,32 @@ pub enum FlowTable {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(8))]
 pub struct Workspace {
-    /// The operation that was denied.
+    /// The operation that is being judged.
     pub operation: EventOperation,
+    /// The operation that was denied; the first, if several were.
+    pub denied: EventOperation,
+    /// What is to be remembered of written values once the whole segment is allowed.
+    pub writes: [PendingWrite; MAX_PENDING_WRITES],
+    /// What the request at hand writes.
+    pub written: Written,
+    /// How many of them there are.
+    pub pending_writes: u32,
+    /// The stream of the flow.
+    pub stream: u32,
+    /// The place of the flow.
+    pub place: u32,
+    /// The interval, within the slot, of the first written register (or of the operand).
+    pub interval: u32,
+    /// The conduit of the flow.
+    pub conduit: u16,
+    /// Row of `LIMITS` of the rule at hand.
+    pub limits: u16,
+    /// The rule at hand.
+    pub rule: u16,
+    /// Number of the reason of the first ADU of the segment that was neutralised; 0 for none.
+    pub neutralised: u8,
+    /// Requests that the flow may have outstanding.
+    pub outstanding: u8,
     /// The service that a flow is being opened for.
     pub service: Service,
     /// The slot in force when the frame came in.
@@ -36,6 +60,41 @@ pub struct Workspace {
     pub generation: u32,
     /// Sequence number for a reset to the responder.
     pub reset_sequence: u32,
+}
+
+/// Writes under `max_step` in one segment.
+pub const MAX_PENDING_WRITES: usize = 4;
+
+/// A write whose values are remembered once its segment is allowed.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct PendingWrite {
+    /// Sequence number of the ADU.
+    pub sequence: u32,
+    /// Its interval, within the slot.
+    pub interval: u32,
+    /// First register or coil.
+    pub first: u16,
+    /// Last, inclusive.
+    pub last: u16,
+    /// The unit id.
+    pub unit: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Registers or coils that a request writes, and where their values stand.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Written {
+    /// First register or coil.
+    pub first: u32,
+    /// Last, inclusive.
+    pub last: u32,
+    /// Sequence number of the first value.
+    pub values_at: u32,
+    /// The and-mask of function 22; 0 for other functions.
+    pub and_mask: u32,
 }
 
 /// The world around one frame.
@@ -144,16 +203,44 @@ pub trait Platform: ByteSource {
     ) -> Judgement;
     /// Stage: [`crate::inspect::inspect`].
     fn inspect(&mut self, packet: &Packet, place: u32) -> Judgement;
-    /// Stage: [`crate::modbus::judge_adu`] on the frame's bytes.
-    fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64;
-    /// Stage: the same on a stream's history.
-    fn judge_remembered_adu(
-        &mut self,
-        stream: u32,
-        sequence: u32,
-        bytes: u32,
-        rule_set: u32,
-    ) -> u64;
+    /// Stage: [`crate::modbus::judge_adu`] on a stream's history.
+    fn judge_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64;
+    /// Stage: [`crate::modbus::written::check_registers`].
+    fn check_registers(&mut self, stream: u32, sequence: u32) -> u32;
+    /// Stage: [`crate::modbus::written::check_register`].
+    fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64;
+    /// Stage: [`crate::modbus::written::keep_register`].
+    fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64;
+    /// Stage: [`crate::modbus::written::check_coils`].
+    fn check_coils(&mut self, stream: u32, sequence: u32) -> u32;
+    /// Stage: [`crate::modbus::written::are_coils`].
+    fn are_coils(&mut self, stream: u32, at: u32, first_count: u32, value: u32) -> bool;
+    /// Stage: [`crate::modbus::written::check_value`].
+    fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32;
+    /// Stage: [`crate::modbus::written::keep`].
+    fn keep_written(&mut self, stream: u32, write: u32);
+    /// Stage: [`crate::modbus::files::check`].
+    fn check_files(&mut self, stream: u32, sequence: u32, rule_set: u32) -> u32;
+    /// Stage: [`crate::modbus::find_interval`]; index within the slot plus 1, or 0.
+    fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32;
+    /// Stage: [`crate::modbus::accept`].
+    fn accept_adu(&mut self, sequence: u32, bytes: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::find_place`]; row plus 1, or 0.
+    fn find_request_place(&mut self, sequence: u32, limit: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::neutralise`].
+    fn neutralise_adu(&mut self, sequence: u32, bytes: u32, reason: u32) -> bool;
+    /// Stage: [`crate::replies::inspect`].
+    fn inspect_reply(&mut self, packet: &Packet, place: u32) -> Judgement;
+    /// Stage: [`crate::modbus::reply::judge`] on the frame's bytes.
+    fn judge_reply(&mut self, at: u32, bytes: u32, sequence: u32) -> u64;
+    /// Stage: [`crate::modbus::reply::go_on`].
+    fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64;
+    /// Stage: [`crate::admit::adopt`].
+    fn adopt(&mut self, packet: &Packet, place: u32) -> Judgement;
+    /// Stage: [`crate::admit::adopted`].
+    fn adopted(&mut self, packet: &Packet, place: u32, judgement: Judgement) -> Judgement;
+    /// Stage: [`crate::wire::tcp::window_shift`].
+    fn window_shift(&self, packet: &Packet) -> u32;
     /// Stage: [`crate::classify::find_service`]; index within the slot plus 1, or 0.
     fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32;
     /// Stage: [`crate::flow::store::insert`]; place plus 1, or 0.

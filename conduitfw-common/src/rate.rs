@@ -24,6 +24,21 @@ pub fn take<P: Platform>(p: &mut P, conduit: u16, interval: u32, burst: u64) -> 
     false
 }
 
+/// Takes one operation of a rule's rate. `interval` and `burst` are in 1/65,536 tick.
+#[inline(always)]
+pub fn take_of_rule<P: Platform>(p: &mut P, rule: u16, interval: u32, burst: u64) -> bool {
+    let now = p.now_ticks() << 16;
+    for _ in 0..TRIES {
+        let due = p.rule_rate(rule);
+        match next_due(now, due, u64::from(interval), burst) {
+            None => return false,
+            Some(next) if p.replace_rule_rate(rule, due, next) => return true,
+            Some(_) => {}
+        }
+    }
+    false
+}
+
 /// When the unit after this one is due, or `None` when this one comes too early.
 #[inline(always)]
 #[must_use]

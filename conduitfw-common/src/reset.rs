@@ -6,6 +6,12 @@ use crate::wire::{ethernet, tcp};
 
 /// A frame that can be changed. Integers are written in network order.
 pub trait FrameEditor: ByteSource {
+    /// Writes a byte; answers the one that was there.
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    fn replace_u8(&mut self, at: u32, value: u8) -> Result<u8, Truncated>;
+
     /// Writes two bytes.
     ///
     /// # Errors
@@ -141,7 +147,7 @@ fn set_ip_length<F: FrameEditor>(frame: &mut F, packet: &Packet) -> Result<(), T
 
 /// Sum of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1), not folded.
 #[inline(always)]
-fn pseudo_header(packet: &Packet, tcp_bytes: u32) -> u64 {
+pub(crate) fn pseudo_header(packet: &Packet, tcp_bytes: u32) -> u64 {
     let mut sum = u64::from(transport::TCP).wrapping_add(u64::from(tcp_bytes));
     let [s0, s1, s2, s3] = packet.source;
     let [d0, d1, d2, d3] = packet.destination;
@@ -162,7 +168,7 @@ fn pseudo_header(packet: &Packet, tcp_bytes: u32) -> u64 {
 
 /// Folds a sum of 32-bit words into a ones' complement sum of 16-bit words (RFC 1071 §2).
 #[inline(always)]
-fn fold(sum: u64) -> u16 {
+pub(crate) fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32).wrapping_add(sum & 0xffff_ffff);
     let sum = (sum >> 16).wrapping_add(sum & 0xffff);
     let sum = (sum >> 16).wrapping_add(sum & 0xffff);

@@ -140,6 +140,14 @@ impl ByteSource for Frame {
 
 impl FrameEditor for Frame {
     #[inline(always)]
+    fn replace_u8(&mut self, at: u32, value: u8) -> Result<u8, Truncated> {
+        let pointer = self.pointer::<u8>(at)?;
+        // SAFETY: `pointer` checked that the byte lies within the frame, which is this program's to
+        // change.
+        Ok(unsafe { pointer.replace(value) })
+    }
+
+    #[inline(always)]
     fn set_u16(&mut self, at: u32, value: u16) -> Result<(), Truncated> {
         self.write(at, value.to_be())
     }

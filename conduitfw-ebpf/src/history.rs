@@ -27,56 +27,61 @@ pub(crate) fn load_byte(stream: &Stream, sequence: u32) -> u8 {
 
 #[inline(always)]
 pub(crate) fn store_byte(stream: &mut Stream, sequence: u32, byte: u8) {
+    let at = place(sequence);
+    let history = stream.history.as_mut_ptr();
+    // SAFETY: as above; the caller holds the stream's flow.
+    unsafe { history.wrapping_add(at).write(byte) };
+    if at < 8 {
+        let behind = masked(at as u32, 7) as usize + HISTORY_BYTES as usize;
+        // SAFETY: as above: eight bytes stand behind the ring.
+        unsafe { history.wrapping_add(behind).write(byte) };
+    }
+}
+
+/// Eight bytes as they stand: behind the ring its first bytes stand again.
+#[inline(always)]
+pub(crate) fn load(stream: &Stream, sequence: u32) -> u64 {
+    read(stream, sequence)
+}
+
+#[inline(always)]
+fn read<T: Copy>(stream: &Stream, sequence: u32) -> T {
+    const { assert!(size_of::<T>() <= 8) };
+    // SAFETY: the history has room for eight bytes from every place in the ring; any bytes are a
+    // `T`, which is an integer here.
+    unsafe {
+        stream
+            .history
+            .as_ptr()
+            .wrapping_add(place(sequence))
+            .cast::<T>()
+            .read_unaligned()
+    }
+}
+
+#[inline(always)]
+fn write(stream: &mut Stream, at: usize, word: u64) {
     // SAFETY: as above; the caller holds the stream's flow.
     unsafe {
         stream
             .history
             .as_mut_ptr()
-            .wrapping_add(place(sequence))
-            .write(byte);
+            .wrapping_add(at)
+            .cast::<u64>()
+            .write_unaligned(word);
     };
 }
 
-/// Eight bytes as they stand.
-#[inline(always)]
-pub(crate) fn load(stream: &Stream, sequence: u32) -> u64 {
-    let at = place(sequence);
-    if at <= LAST_WORD {
-        // SAFETY: the ring has room for eight bytes from every place in it.
-        return unsafe {
-            stream
-                .history
-                .as_ptr()
-                .wrapping_add(at)
-                .cast::<u64>()
-                .read_unaligned()
-        };
-    }
-    let mut bytes = [0; 8];
-    for (offset, byte) in bytes.iter_mut().enumerate() {
-        *byte = load_byte(stream, sequence.wrapping_add(offset as u32));
-    }
-    u64::from_ne_bytes(bytes)
-}
-
-/// Stores eight bytes as they stand.
+/// Stores eight bytes as they stand. What goes beyond the ring belongs at its beginning, and what
+/// stands at its beginning belongs behind it as well.
 #[inline(always)]
 pub(crate) fn store(stream: &mut Stream, sequence: u32, word: u64) {
     let at = place(sequence);
-    if at <= LAST_WORD {
-        // SAFETY: as above; the caller holds the stream's flow.
-        unsafe {
-            stream
-                .history
-                .as_mut_ptr()
-                .wrapping_add(at)
-                .cast::<u64>()
-                .write_unaligned(word);
-        };
-        return;
-    }
-    for (offset, byte) in word.to_ne_bytes().into_iter().enumerate() {
-        store_byte(stream, sequence.wrapping_add(offset as u32), byte);
+    write(stream, at, word);
+    if at < 8 || at > LAST_WORD {
+        for (offset, byte) in word.to_ne_bytes().into_iter().enumerate() {
+            store_byte(stream, sequence.wrapping_add(offset as u32), byte);
+        }
     }
 }
 
@@ -88,24 +93,26 @@ impl ByteSource for History {
 
     #[inline(always)]
     fn u16(&self, at: u32) -> Result<u16, Truncated> {
-        Ok(u16::from_be_bytes([
-            self.u8(at)?,
-            self.u8(at.wrapping_add(1))?,
-        ]))
+        Ok(u16::from_be(read(self.0, at)))
     }
 
     #[inline(always)]
     fn u32(&self, at: u32) -> Result<u32, Truncated> {
-        Ok(u32::from(self.u16(at)?) << 16 | u32::from(self.u16(at.wrapping_add(2))?))
+        Ok(u32::from_be(read(self.0, at)))
     }
 
     #[inline(always)]
     fn u64(&self, at: u32) -> Result<u64, Truncated> {
-        Ok(u64::from(self.u32(at)?) << 32 | u64::from(self.u32(at.wrapping_add(4))?))
+        Ok(u64::from_be(read(self.0, at)))
     }
 
     #[inline(always)]
     fn address(&self, _at: u32) -> Result<Address, Truncated> {
         Err(Truncated)
+    }
+
+    #[inline(always)]
+    fn within(&self, number: u32, mask: u32) -> u32 {
+        masked(number, mask)
     }
 }

@@ -14,6 +14,7 @@ use conduitfw_common::{
         Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, Network,
         Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
     },
+    wire,
 };
 
 use crate::{atomic, frame::Frame, maps, stages, trace};
@@ -348,19 +349,99 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64 {
-        stages::judge_adu(self.frame.context(), at, bytes, rule_set)
+    fn inspect_reply(&mut self, _packet: &Packet, place: u32) -> Judgement {
+        Judgement::from_bits(stages::inspect_reply(self.frame.context(), place))
     }
 
     #[inline(always)]
-    fn judge_remembered_adu(
-        &mut self,
-        stream: u32,
-        sequence: u32,
-        bytes: u32,
-        rule_set: u32,
-    ) -> u64 {
-        stages::judge_remembered_adu(stream, sequence, bytes, rule_set)
+    fn judge_reply(&mut self, at: u32, bytes: u32, sequence: u32) -> u64 {
+        stages::judge_reply(self.frame.context(), at, bytes, sequence)
+    }
+
+    #[inline(always)]
+    fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
+        stages::judge_split_reply(self.frame.context(), at, bytes, had)
+    }
+
+    #[inline(always)]
+    fn judge_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64 {
+        stages::judge_adu(stream, sequence, bytes, rule_set)
+    }
+
+    #[inline(always)]
+    fn check_registers(&mut self, stream: u32, sequence: u32) -> u32 {
+        stages::check_registers(stream, sequence)
+    }
+
+    #[inline(always)]
+    fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
+        stages::check_register(stream, register, interval)
+    }
+
+    #[inline(always)]
+    fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
+        stages::keep_register(stream, register, interval)
+    }
+
+    #[inline(always)]
+    fn check_coils(&mut self, stream: u32, sequence: u32) -> u32 {
+        stages::check_coils(stream, sequence)
+    }
+
+    #[inline(always)]
+    fn are_coils(&mut self, stream: u32, at: u32, first_count: u32, value: u32) -> bool {
+        stages::are_coils(stream, at, first_count, value) != 0
+    }
+
+    #[inline(always)]
+    fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32 {
+        stages::check_value(limits, register, raw)
+    }
+
+    #[inline(always)]
+    fn keep_written(&mut self, stream: u32, write: u32) {
+        stages::keep_written(stream, write);
+    }
+
+    #[inline(always)]
+    fn check_files(&mut self, stream: u32, sequence: u32, rule_set: u32) -> u32 {
+        stages::check_files(stream, sequence, rule_set)
+    }
+
+    #[inline(always)]
+    fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32 {
+        stages::find_interval(first, count, operand)
+    }
+
+    #[inline(always)]
+    fn accept_adu(&mut self, sequence: u32, bytes: u32) -> u32 {
+        stages::accept_adu(sequence, bytes)
+    }
+
+    #[inline(always)]
+    fn find_request_place(&mut self, sequence: u32, limit: u32) -> u32 {
+        stages::find_request_place(sequence, limit)
+    }
+
+    #[inline(always)]
+    fn neutralise_adu(&mut self, sequence: u32, bytes: u32, reason: u32) -> bool {
+        stages::neutralise_adu(sequence, bytes, reason) != 0
+    }
+
+    #[inline(always)]
+    fn adopt(&mut self, _packet: &Packet, place: u32) -> Judgement {
+        Judgement::from_bits(stages::adopt(self.frame.context(), place))
+    }
+
+    #[inline(always)]
+    fn adopted(&mut self, _packet: &Packet, place: u32, judgement: Judgement) -> Judgement {
+        Judgement::from_bits(stages::adopted(place, judgement.to_bits()))
+    }
+
+    #[inline(always)]
+    fn window_shift(&self, packet: &Packet) -> u32 {
+        let at = packet.transport_at.wrapping_add(wire::tcp::HEADER_BYTES);
+        stages::window_shift(self.frame.context(), at, packet.payload_at)
     }
 
     #[inline(always)]

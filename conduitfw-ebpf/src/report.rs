@@ -5,8 +5,9 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
 };
 use conduitfw_common::{
-    Verdict,
-    event::{EVENT_FRAME_BYTES, EventRecord},
+    Verdict, edit,
+    event::{EVENT_FRAME_BYTES, EventOperation, EventRecord, direction},
+    flow::entry::OUTSTANDING,
     judgement::Judgement,
     packet::Packet,
     platform::Platform,
@@ -14,13 +15,13 @@ use conduitfw_common::{
     table::protocol,
 };
 
-use crate::{frame::Frame, kernel::Kernel, maps, trace};
+use crate::{frame::Frame, kernel::Kernel, maps, stages, trace};
 
 /// Reports the judgement and carries it out; the cold half of it is a stage of its own.
 #[inline(always)]
 pub(crate) fn report(frame: Frame, judgement: Judgement) -> u32 {
     trace::decided(judgement);
-    if judgement.reason_number() == 0 {
+    if judgement.reason_number() == 0 && !judgement.is_edited() {
         maps::count(judgement.conduit(), 0, frame.bytes());
         return xdp_action::XDP_PASS;
     }
@@ -39,14 +40,19 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     if judgement.is_event() {
         emit(&kernel, packet, judgement, bytes);
     }
-    if judgement.is_observed() {
+    if judgement.is_observed() || judgement.is_notice() {
         maps::count(judgement.conduit(), 0, bytes);
-        if let Some(reporting) = maps::reporting() {
+        if judgement.is_observed()
+            && let Some(reporting) = maps::reporting()
+        {
             reporting.would_deny += 1;
         }
         return xdp_action::XDP_PASS;
     }
     maps::count(judgement.conduit(), judgement.reason_number(), bytes);
+    if judgement.is_edited() {
+        return edited(&mut frame, packet, judgement);
+    }
     if !matches!(judgement.verdict(), Verdict::Reset) {
         return xdp_action::XDP_DROP;
     }
@@ -55,6 +61,24 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     match reset::rewrite(&mut frame, packet, sequence, to_initiator) {
         // Not XDP_TX: veth sends such frames only while its peer has a program too.
         Ok(()) if to_initiator => send_back(frame.ifindex()),
+        Ok(()) => xdp_action::XDP_PASS,
+        Err(_) => xdp_action::XDP_DROP,
+    }
+}
+
+/// Lets the frame go on with what it holds of denied requests changed.
+#[inline(always)]
+fn edited(frame: &mut Frame, packet: &Packet, judgement: Judgement) -> u32 {
+    let is_reply = u32::from(judgement.direction_number() == direction::REPLY);
+    let mut changed = 0;
+    for row in 0..OUTSTANDING {
+        let row = stages::edit_row(frame.context(), row, is_reply);
+        if row == u32::MAX {
+            return xdp_action::XDP_DROP;
+        }
+        changed += row;
+    }
+    match edit::finish(frame, packet, changed) {
         Ok(()) => xdp_action::XDP_PASS,
         Err(_) => xdp_action::XDP_DROP,
     }
@@ -126,12 +150,13 @@ fn fill(
     record.verdict = judgement.verdict() as u8;
     record.would_deny = u8::from(judgement.is_observed());
     record.direction = judgement.direction_number();
-    record.protocol = if workspace.operation.fields == 0 {
-        protocol::NONE
+    if workspace.denied.fields == 0 {
+        record.protocol = protocol::NONE;
+        record.operation = EventOperation::default();
     } else {
-        protocol::MODBUS
-    };
-    record.operation = workspace.operation;
+        record.protocol = protocol::MODBUS;
+        record.operation = workspace.denied;
+    }
     let mut captured = 0;
     for word in 0..EVENT_FRAME_BYTES / 8 {
         let at = word * 8;

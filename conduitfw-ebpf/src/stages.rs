@@ -4,9 +4,16 @@
 
 use aya_ebpf::bindings::xdp_md;
 use conduitfw_common::{
-    Reason, admit as long_way, bytes::ByteSource, classify, flow::entry::HISTORY_BYTES,
-    flow::store, inspect as stream, judgement::Judgement, modbus, platform::FlowTable,
-    settle as known, wire,
+    Reason, admit as long_way,
+    bytes::ByteSource,
+    classify, edit,
+    flow::entry::HISTORY_BYTES,
+    flow::store,
+    inspect as stream,
+    judgement::Judgement,
+    modbus::{self, files, outstanding, reply, request, written},
+    platform::{FlowTable, Platform},
+    replies, settle as known, wire,
 };
 
 use crate::{
@@ -85,36 +92,224 @@ pub(crate) extern "C" fn inspect(context: *mut xdp_md, place: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_adu(
+pub(crate) extern "C" fn inspect_reply(context: *mut xdp_md, place: u32) -> u64 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, packet)) => replies::inspect(&mut kernel, packet, place).to_bits(),
+        None => NOTHING,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_reply(
     context: *mut xdp_md,
     at: u32,
     bytes: u32,
-    rule_set: u32,
+    sequence: u32,
 ) -> u64 {
-    let frame = Frame::new(context);
-    match Kernel::new(frame) {
-        Some((mut kernel, _)) => {
-            modbus::judge_adu(&mut kernel, &frame, at, bytes, rule_set as u16).to_bits()
-        }
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, _)) => reply::judge(&mut kernel, at, bytes, sequence).to_bits(),
         None => modbus::Judged::UNREADABLE.to_bits(),
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_remembered_adu(
-    stream: u32,
-    sequence: u32,
+pub(crate) extern "C" fn judge_split_reply(
+    context: *mut xdp_md,
+    at: u32,
     bytes: u32,
-    rule_set: u32,
+    had: u32,
 ) -> u64 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, _)) => reply::go_on(&mut kernel, at, bytes, had).to_bits(),
+        None => modbus::Judged::UNREADABLE.to_bits(),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_adu(stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64 {
     match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
         (Some((mut kernel, _)), Some(stream)) => {
             let history = History(stream);
-            modbus::judge_adu(&mut kernel, &history, sequence, bytes, rule_set as u16).to_bits()
+            request::judge_adu(&mut kernel, &history, sequence, bytes, rule_set as u16).to_bits()
         }
         _ => modbus::Judged::UNREADABLE.to_bits(),
     }
+}
+
+/// What a stage answers for a request when there is no workspace or no stream, which cannot be.
+const UNREADABLE: u32 = Reason::TruncatedFrame as u32;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_registers(stream: u32, sequence: u32) -> u32 {
+    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
+        (Some((mut kernel, _)), Some(history)) => {
+            written::check_registers(&mut kernel, &History(history), stream, sequence)
+        }
+        _ => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_register(stream: u32, register: u32, interval: u32) -> u64 {
+    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
+        (Some((mut kernel, _)), Some(stream)) => {
+            written::check_register(&mut kernel, &History(stream), register, interval)
+        }
+        _ => u64::from(UNREADABLE),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn keep_register(stream: u32, register: u32, interval: u32) -> u64 {
+    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
+        (Some((mut kernel, _)), Some(stream)) => {
+            written::keep_register(&mut kernel, &History(stream), register, interval)
+        }
+        _ => u64::from(UNREADABLE),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_coils(stream: u32, sequence: u32) -> u32 {
+    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
+        (Some((mut kernel, _)), Some(history)) => {
+            written::check_coils(&mut kernel, &History(history), stream, sequence)
+        }
+        _ => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn are_coils(stream: u32, at: u32, first_count: u32, value: u32) -> u32 {
+    match maps::stream(stream) {
+        Some(stream) => u32::from(written::are_coils(&History(stream), at, first_count, value)),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_value(limits: u32, register: u32, raw: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => written::check_value(&mut kernel, limits, register, raw),
+        None => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn keep_written(stream: u32, write: u32) -> u32 {
+    if let (Some((mut kernel, _)), Some(history)) =
+        (Kernel::new(Frame::ABSENT), maps::stream(stream))
+    {
+        written::keep(&mut kernel, &History(history), stream, write);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_files(stream: u32, sequence: u32, rule_set: u32) -> u32 {
+    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
+        (Some((mut kernel, _)), Some(stream)) => {
+            files::check(&mut kernel, &History(stream), sequence, rule_set as u16)
+        }
+        _ => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_interval(first: u32, count: u32, operand: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((kernel, _)) => modbus::find_interval(&kernel, first, count, operand),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn accept_adu(sequence: u32, bytes: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => request::accept_adu(&mut kernel, sequence, bytes),
+        None => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_request_place(sequence: u32, limit: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => outstanding::find_place(&mut kernel, sequence, limit),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn neutralise_adu(sequence: u32, bytes: u32, reason: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => u32::from(outstanding::neutralise(
+            &mut kernel,
+            sequence,
+            bytes,
+            reason,
+        )),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn adopt(context: *mut xdp_md, place: u32) -> u64 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, packet)) => long_way::adopt(&mut kernel, packet, place).to_bits(),
+        None => NOTHING,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn adopted(place: u32, judgement: u64) -> u64 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, packet)) => {
+            let judgement = Judgement::from_bits(judgement);
+            long_way::adopted(&mut kernel, packet, place, judgement).to_bits()
+        }
+        None => NOTHING,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn window_shift(context: *mut xdp_md, at: u32, end: u32) -> u32 {
+    wire::tcp::window_shift(&Frame::new(context), at, end)
+}
+
+/// Changes what the frame holds of one request of the stream at hand; answers what the checksum
+/// changes by, or all ones when the frame cannot be changed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn edit_row(context: *mut xdp_md, row: u32, is_reply: u32) -> u32 {
+    let mut frame = Frame::new(context);
+    let Some((kernel, packet)) = Kernel::new(frame) else {
+        return u32::MAX;
+    };
+    let Some(stream) = maps::stream(kernel.seen().stream) else {
+        return u32::MAX;
+    };
+    let Some(request) = stream.outstanding.get(row as usize & 15) else {
+        return u32::MAX;
+    };
+    edit::row(&mut frame, packet, request, is_reply != 0).unwrap_or(u32::MAX)
 }
 
 #[unsafe(no_mangle)]

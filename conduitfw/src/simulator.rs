@@ -13,7 +13,8 @@ use std::sync::Arc;
 use conduitfw_common::{
     Reason, Verdict,
     bytes::Truncated,
-    event::EventOperation,
+    edit,
+    event::{EventOperation, direction},
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     judge,
@@ -29,7 +30,7 @@ use conduitfw_common::{
 use zerocopy::FromZeros as _;
 
 use crate::policy::CompiledTables;
-use bytes::{Bytes, Editor};
+use bytes::{Bytes, Editor, History};
 
 /// Bits of the slot that a prefix length in [`CompiledTables::networks`] counts.
 const SLOT_BITS: u32 = 32;
@@ -45,6 +46,11 @@ pub enum Outcome {
     Reset(Vec<u8>),
     /// A reset goes back to its sender.
     ResetBack(Vec<u8>),
+    /// The frame goes on with the denied requests in it changed to what the responder refuses.
+    Exception(Vec<u8>),
+    /// The frame is allowed and goes on; what it holds of a request that was denied before, or of
+    /// its refusal, is changed.
+    Edited(Vec<u8>),
 }
 
 /// A judged frame.
@@ -140,14 +146,21 @@ impl Simulator {
         Judged {
             judgement,
             packet,
-            operation: self.workspace.operation,
+            operation: if self.workspace.denied.fields == 0 {
+                EventOperation::default()
+            } else {
+                self.workspace.denied
+            },
             operations: std::mem::take(&mut self.operations),
             outcome: self.carry_out(frame, &packet, judgement),
         }
     }
 
     fn carry_out(&self, frame: &[u8], packet: &Packet, judgement: Judgement) -> Outcome {
-        if judgement.reason_number() == 0 || judgement.is_observed() {
+        if judgement.is_edited() {
+            return self.edit(frame, packet, judgement);
+        }
+        if judgement.reason_number() == 0 || judgement.is_observed() || judgement.is_notice() {
             return Outcome::Pass;
         }
         if judgement.verdict() != Verdict::Reset {
@@ -161,6 +174,35 @@ impl Simulator {
             Ok(()) => Outcome::Reset(editor.0),
             Err(Truncated) => Outcome::Drop,
         }
+    }
+
+    fn edit(&self, frame: &[u8], packet: &Packet, judgement: Judgement) -> Outcome {
+        let is_reply = judgement.direction_number() == direction::REPLY;
+        let mut editor = Editor(frame.to_vec());
+        let Some(stream) = self.streams.get(self.workspace.stream as usize) else {
+            return Outcome::Drop;
+        };
+        let mut changed = 0_u32;
+        for request in &stream.outstanding {
+            match edit::row(&mut editor, packet, request, is_reply) {
+                Ok(row) => changed = changed.wrapping_add(row),
+                Err(Truncated) => return Outcome::Drop,
+            }
+        }
+        if edit::finish(&mut editor, packet, changed).is_err() {
+            return Outcome::Drop;
+        }
+        if judgement.reason_number() == 0 {
+            Outcome::Edited(editor.0)
+        } else {
+            Outcome::Exception(editor.0)
+        }
+    }
+
+    /// The bytes kept of a stream, as they are now.
+    fn history(&self, stream: u32) -> Option<History> {
+        let stream = self.streams.get(stream as usize)?;
+        Some(History(Box::new(stream.history)))
     }
 
     fn slot(&self, slot: u32) -> &Slot {

@@ -36,7 +36,7 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
         Direction::Reply => (&mut entry.reply, &mut entry.request),
     };
     if flags == flag::ACK && packet.payload_bytes == 0 {
-        acknowledge(other, packet.acknowledgement);
+        acknowledge(other, mine.flags, packet);
         return Ok(());
     }
     if flags & flag::RST != 0 {
@@ -55,15 +55,19 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
     if is_inspected && flags & flag::URG != 0 {
         return Err(Reason::UrgentData);
     }
-    acknowledge(other, packet.acknowledgement);
+    acknowledge(other, mine.flags, packet);
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
+    // One byte more may be a probe of a closed window (RFC 9293 §3.8.6.1).
+    if is_inspected && ahead(data_end, mine.edge) > 1 {
+        return Err(Reason::OutOfWindow);
+    }
     if mine.flags & side_flag::FIN != 0 && ahead(data_end, mine.next) > 0 {
         return Err(Reason::DataAfterFin);
     }
     if was_closed && mine.flags & side_flag::FIN == 0 && packet.payload_bytes != 0 {
         return Err(Reason::NoFlow);
     }
-    if is_inspected && direction == Direction::Request {
+    if is_inspected {
         return Ok(());
     }
     if ahead(data_end, mine.next) > 0 {
@@ -96,11 +100,21 @@ pub fn close(entry: &mut FlowEntry, direction: Direction, data_end: u32) {
     }
 }
 
-/// Moves the acknowledged edge of the other side, never beyond what that side has sent.
+/// Moves the acknowledged edge of the other side, never beyond what that side has sent, and the edge
+/// of the room that it has. A window that shrinks takes nothing back: what was on its way is taken.
 #[inline(always)]
-fn acknowledge(other: &mut Side, acknowledgement: u32) {
-    if ahead(acknowledgement, other.acknowledged) > 0 && ahead(acknowledgement, other.next) <= 0 {
+fn acknowledge(other: &mut Side, my_flags: u32, packet: &Packet) {
+    let acknowledgement = packet.acknowledgement;
+    if ahead(acknowledgement, other.next) > 0 {
+        return;
+    }
+    if ahead(acknowledgement, other.acknowledged) > 0 {
         other.acknowledged = acknowledgement;
+    }
+    let shift = (my_flags & side_flag::WINDOW_SHIFT) >> side_flag::WINDOW_SHIFT_AT;
+    let edge = acknowledgement.wrapping_add(u32::from(packet.window) << (shift & 0x1f));
+    if ahead(edge, other.edge) > 0 {
+        other.edge = edge;
     }
 }
 
@@ -114,11 +128,13 @@ mod tests {
             next: 100,
             acknowledged: 100,
             flags: 0,
+            edge: 200,
         };
         let reply = Side {
             next: 900,
             acknowledged: 900,
             flags: 0,
+            edge: 1000,
         };
         FlowEntry {
             phase: phase::ESTABLISHED,
@@ -153,6 +169,27 @@ mod tests {
             Ok(())
         );
         assert_eq!(entry.request.acknowledged, 100);
+    }
+
+    #[test]
+    fn data_beyond_the_window_is_denied_but_for_a_probe() {
+        let mut entry = established(protocol::MODBUS);
+        for (bytes, wanted) in [
+            (100, Ok(())),
+            (101, Ok(())),
+            (102, Err(Reason::OutOfWindow)),
+        ] {
+            let data = segment(ACK, 100, 900, bytes);
+            assert_eq!(track(&mut entry, &data, Direction::Request), wanted);
+        }
+        entry.reply.flags |= 3 << side_flag::WINDOW_SHIFT_AT;
+        let mut wider = segment(ACK, 900, 100, 0);
+        wider.window = 50;
+        assert_eq!(track(&mut entry, &wider, Direction::Reply), Ok(()));
+        assert_eq!(entry.request.edge, 100 + (50 << 3));
+        wider.window = 0;
+        assert_eq!(track(&mut entry, &wider, Direction::Reply), Ok(()));
+        assert_eq!(entry.request.edge, 100 + (50 << 3), "nothing is taken back");
     }
 
     #[test]

@@ -36,12 +36,18 @@ pub mod phase {
 pub mod flow_flag {
     /// A SYN for the same ports went by: a new connection may take this one's place.
     pub const REOPENING: u8 = 1;
+    /// Picked up in the middle: requests from before may still be answered.
+    pub const ADOPTED: u8 = 2;
 }
 
 /// Bits of [`Side::flags`].
 pub mod side_flag {
     /// This side has sent its FIN; `next` counts it.
     pub const FIN: u32 = 1;
+    /// Where the shift of the windows that this side advertises begins (RFC 7323 §2.2), five bits.
+    pub const WINDOW_SHIFT_AT: u32 = 8;
+    /// The same, as a mask.
+    pub const WINDOW_SHIFT: u32 = 0x1f00;
 }
 
 /// One side of a TCP connection, as seen from the middle.
@@ -56,6 +62,8 @@ pub struct Side {
     pub acknowledged: u32,
     /// Bits of [`side_flag`].
     pub flags: u32,
+    /// The first sequence number beyond what the other side has ever had room for.
+    pub edge: u32,
 }
 
 /// Value of `FLOWS` and `OPENINGS`: one entry for both directions, two cache lines.
@@ -170,7 +178,58 @@ fn same(one: &Address, other: &Address) -> bool {
 /// may be outstanding fit with little to spare (16 x 260 bytes are 4,160; real ones are short).
 pub const HISTORY_BYTES: u32 = 4096;
 
-/// Value of `STREAMS`: the request direction of an inspected flow.
+/// Requests of one flow that can wait for a reply: what the Modbus/TCP implementation guide gives
+/// (§4.4.1.2). A power of two.
+pub const OUTSTANDING: u32 = 16;
+
+/// Where a request is: [`Outstanding::state`].
+pub mod request_state {
+    /// The row is free.
+    pub const FREE: u8 = 0;
+    /// Went by; no reply yet.
+    pub const WAITING: u8 = 1;
+    /// Was neutralised and refused; the refusal may have to be repeated.
+    pub const ANSWERED: u8 = 2;
+}
+
+/// A request that went by, and what its reply must be like.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Outstanding {
+    /// Sequence number of its first byte.
+    pub sequence: u32,
+    /// Sequence number of the first byte of its reply, once answered.
+    pub reply_sequence: u32,
+    /// Lower half of the tick counter when it went by.
+    pub asked_ticks: u32,
+    /// Transaction id.
+    pub transaction_id: u16,
+    /// Bytes of the ADU.
+    pub bytes: u16,
+    /// MBAP length of its reply; 0 when the reply says it.
+    pub reply_length: u16,
+    /// What the reply must hold behind its function code, as `echo_kind` says.
+    pub echo: u16,
+    /// One of [`crate::modbus::reply::echo`].
+    pub echo_kind: u8,
+    /// Unit id.
+    pub unit: u8,
+    /// Function code that was asked for.
+    pub function: u8,
+    /// One of [`request_state`].
+    pub state: u8,
+    /// Number of the reason that it was neutralised for; 0 when it was allowed.
+    pub reason: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Bytes of a reply that say whether it is one: the MBAP header, the function code, and two more.
+pub const REPLY_HEAD_BYTES: u32 = 10;
+
+/// Value of `STREAMS`: what is kept of the bytes of an inspected flow.
 ///
 /// `history` is a ring indexed by sequence number. It holds what the responder has not yet
 /// acknowledged, so that a repetition can be held against it, and the ADU that is not yet whole.
@@ -183,8 +242,16 @@ pub struct Stream {
     pub serial: u32,
     /// Sequence number of the first byte of the ADU that is due or not yet whole.
     pub adu_start: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// The ring, and room for a word that starts at its last byte.
+    /// Sequence number of the first byte of the reply that is due or not yet whole.
+    pub reply_start: u32,
+    /// Requests whose reply is due.
+    pub waiting: u32,
+    /// 1 once a request was neutralised: repeated segments must be changed as the first ones were.
+    pub edited: u32,
+    /// The first bytes of a reply that came in pieces.
+    pub reply_head: [u8; 16],
+    /// Requests, from the row of their transaction id on.
+    pub outstanding: [Outstanding; 16],
+    /// The ring, and its first bytes again, for a word that starts at its last byte.
     pub history: [u8; 4104],
 }

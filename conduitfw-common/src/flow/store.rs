@@ -5,7 +5,7 @@
 //! judges. Adding takes the lock of the flow's first bucket, so that one flow is never added twice,
 //! and claims a way by exchanging its tag.
 
-use crate::flow::entry::{Direction, FlowEntry, phase};
+use crate::flow::entry::{Direction, FlowEntry, phase, request_state};
 use crate::flow::key::{CLAIMED, FREE, Place, WAYS, place};
 use crate::packet::{Packet, transport};
 use crate::platform::{FlowTable, Platform};
@@ -260,10 +260,10 @@ pub fn free_stream<P: Platform>(p: &mut P, place: u32) {
 /// Streams tried before a flow is refused.
 const STREAM_TRIES: u32 = 16;
 
-/// Gives an inspected flow, which the caller has locked, a stream that starts at `sequence`.
-/// Returns whether there was one.
+/// Gives an inspected flow, which the caller has locked, a stream whose requests start at `sequence`
+/// and whose replies at `reply_sequence`. Returns whether there was one.
 #[inline(always)]
-pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32) -> bool {
+pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32, reply_sequence: u32) -> bool {
     let Some(mask) = p.settings().map(|settings| settings.stream_mask) else {
         return false;
     };
@@ -284,6 +284,13 @@ pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32) -> bool {
             };
             stream.serial = serial;
             stream.adu_start = sequence;
+            stream.reply_start = reply_sequence;
+            stream.waiting = 0;
+            stream.edited = 0;
+            for row in &mut stream.outstanding {
+                row.state = request_state::FREE;
+                row.reason = 0;
+            }
             if let Some(entry) = p.flow(FlowTable::Flows, place) {
                 entry.stream = index.wrapping_add(1);
             }

@@ -198,6 +198,27 @@ impl FunctionCode {
         matches!(self.0, 1..=4 | 15 | 16 | 23)
     }
 
+    /// Whether it writes registers or coils.
+    #[inline(always)]
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(self.0, 5 | 6 | 15 | 16 | 22 | 23)
+    }
+
+    /// Whether its addresses are coils.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_coils(self) -> bool {
+        matches!(self.0, 1 | 5 | 15)
+    }
+
+    /// Whether it is about records of files.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_files(self) -> bool {
+        matches!(self.0, 20 | 21)
+    }
+
     /// Why an operand that no rule allows is denied.
     #[inline(always)]
     #[must_use]

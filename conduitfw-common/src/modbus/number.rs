@@ -79,9 +79,9 @@ const fn fixed_from_float(raw: u32, scale: i16) -> i64 {
         .wrapping_add(scale as i32);
     let magnitude = if shift >= 0 {
         // What would not fit is as large as can be.
-        significand << (if shift > 38 { 38 } else { shift }) as u32
+        significand << (if shift > 38 { 38 } else { shift }).cast_unsigned()
     } else if shift > -25 {
-        significand >> shift.wrapping_neg() as u32
+        significand >> shift.wrapping_neg().cast_unsigned()
     } else {
         0
     };
@@ -146,10 +146,9 @@ mod tests {
                 assert_eq!(got, exact.trunc() as i64, "{value} at {scale}");
             }
         }
-        assert_eq!(
-            fixed(number::F32, 1e30_f32.to_bits(), -60),
-            (1e30_f64 / 60_f64.exp2()) as i64
-        );
+        let large = 1e30_f32;
+        let exact = f64::from(large) / 60_f64.exp2();
+        assert_eq!(fixed(number::F32, large.to_bits(), -60), exact as i64);
         assert_eq!(fixed(number::I16, 0xffff, 0), -1);
         assert_eq!(fixed(number::U16, 0xffff, 0), 65_535);
         assert_eq!(fixed(number::I32, 0xffff_fffe, 0), -2);

@@ -23,6 +23,54 @@ pub mod flag {
 /// Bytes of a header without options.
 pub const HEADER_BYTES: u32 = 20;
 
+/// What [`window_shift`] answers when there is no such option.
+pub const NO_SHIFT: u32 = 0xff;
+/// The largest shift (RFC 7323 §2.3).
+pub const MAX_SHIFT: u32 = 14;
+const OPTION_END: u8 = 0;
+const OPTION_NOTHING: u8 = 1;
+const OPTION_WINDOW_SCALE: u8 = 3;
+/// Bytes of options at most: 15 words less the header.
+const MAX_OPTION_BYTES: u32 = 40;
+
+/// The shift of the window scale option (RFC 7323 §2.2) of a SYN whose options stand from `at` to
+/// `end`, or [`NO_SHIFT`].
+#[inline(always)]
+pub fn window_shift<B: ByteSource + ?Sized>(frame: &B, at: u32, end: u32) -> u32 {
+    let bytes = end.wrapping_sub(at);
+    let mut offset = 0_u32;
+    for _ in 0..MAX_OPTION_BYTES {
+        if offset >= bytes || offset >= MAX_OPTION_BYTES {
+            break;
+        }
+        let here = at.wrapping_add(offset);
+        let Ok(kind) = frame.u8(here) else {
+            return NO_SHIFT;
+        };
+        if kind == OPTION_END {
+            break;
+        }
+        if kind == OPTION_NOTHING {
+            offset = frame.within(offset.wrapping_add(1), 63);
+            continue;
+        }
+        let Ok(length) = frame.u8(here.wrapping_add(1)) else {
+            return NO_SHIFT;
+        };
+        if kind == OPTION_WINDOW_SCALE && length == 3 {
+            return match frame.u8(here.wrapping_add(2)) {
+                Ok(shift) => u32::from(shift).min(MAX_SHIFT),
+                Err(_) => NO_SHIFT,
+            };
+        }
+        if length < 2 || u32::from(length) > bytes {
+            return NO_SHIFT;
+        }
+        offset = frame.within(offset.wrapping_add(u32::from(length)), 63);
+    }
+    NO_SHIFT
+}
+
 /// Sets ports, numbers, flags, and the payload.
 #[inline(always)]
 pub(crate) fn parse<B: ByteSource + ?Sized>(

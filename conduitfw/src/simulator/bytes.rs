@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conduitfw_common::{
     bytes::{ByteSource, Truncated},
-    flow::entry::{HISTORY_BYTES, Stream},
+    flow::entry::HISTORY_BYTES,
     reset::FrameEditor,
     table::Address,
 };
@@ -16,7 +16,7 @@ use super::Simulator;
 pub(super) struct Bytes(pub(super) Arc<[u8]>);
 
 /// A stream's history; offsets are sequence numbers.
-pub(super) struct History(pub(super) Box<Stream>);
+pub(super) struct History(pub(super) Box<[u8; 4104]>);
 
 /// Where a sequence number stands in a history.
 pub(super) fn place_in_history(sequence: u32) -> usize {
@@ -66,7 +66,7 @@ impl History {
         let mut bytes = [0; N];
         for (byte, sequence) in bytes.iter_mut().zip(0..) {
             let place = place_in_history(at.wrapping_add(sequence));
-            *byte = self.0.history.get(place).copied().unwrap_or(0);
+            *byte = self.0.get(place).copied().unwrap_or(0);
         }
         bytes
     }
@@ -105,6 +105,11 @@ impl Editor {
 }
 
 impl FrameEditor for Editor {
+    fn replace_u8(&mut self, at: u32, value: u8) -> Result<u8, Truncated> {
+        let byte = self.0.get_mut(at as usize).ok_or(Truncated)?;
+        Ok(std::mem::replace(byte, value))
+    }
+
     fn set_u16(&mut self, at: u32, value: u16) -> Result<(), Truncated> {
         self.write(at, &value.to_be_bytes())
     }

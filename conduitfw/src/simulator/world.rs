@@ -8,19 +8,20 @@ use conduitfw_common::{
     flow::store,
     inspect,
     judgement::Judgement,
-    modbus,
+    modbus::{self, files, outstanding, reply, request, written},
     packet::Packet,
     platform::{FlowTable, Platform, Workspace},
-    settle,
+    replies, settle,
     table::{
         Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, MAX_CONDUITS,
         MAX_INTERVALS, MAX_LAST_VALUES, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_SERVICES,
         MAX_VALUE_RANGES, Network, Operation, Pair, PairKey, RegisterKey, Service, Settings,
         ValueRange,
     },
+    wire,
 };
 
-use super::bytes::{History, place_in_history};
+use super::bytes::place_in_history;
 use super::{Simulator, bits, masked, replace, row};
 
 impl Platform for Simulator {
@@ -251,22 +252,102 @@ impl Platform for Simulator {
         inspect::inspect(self, packet, place)
     }
 
-    fn judge_adu(&mut self, at: u32, bytes: u32, rule_set: u32) -> u64 {
-        let frame = self.frame.clone();
-        modbus::judge_adu(self, &frame, at, bytes, low(rule_set)).to_bits()
+    fn inspect_reply(&mut self, packet: &Packet, place: u32) -> Judgement {
+        replies::inspect(self, packet, place)
     }
 
-    fn judge_remembered_adu(
-        &mut self,
-        stream: u32,
-        sequence: u32,
-        bytes: u32,
-        rule_set: u32,
-    ) -> u64 {
-        let Some(history) = self.stream(stream).map(|stream| History(Box::new(*stream))) else {
-            return modbus::Judged::UNREADABLE.to_bits();
-        };
-        modbus::judge_adu(self, &history, sequence, bytes, low(rule_set)).to_bits()
+    fn judge_reply(&mut self, at: u32, bytes: u32, sequence: u32) -> u64 {
+        reply::judge(self, at, bytes, sequence).to_bits()
+    }
+
+    fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
+        reply::go_on(self, at, bytes, had).to_bits()
+    }
+
+    fn judge_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64 {
+        match self.history(stream) {
+            Some(kept) => request::judge_adu(self, &kept, sequence, bytes, low(rule_set)).to_bits(),
+            None => modbus::Judged::UNREADABLE.to_bits(),
+        }
+    }
+
+    fn check_registers(&mut self, stream: u32, sequence: u32) -> u32 {
+        match self.history(stream) {
+            Some(kept) => written::check_registers(self, &kept, stream, sequence),
+            None => UNREADABLE,
+        }
+    }
+
+    fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
+        match self.history(stream) {
+            Some(kept) => written::check_register(self, &kept, register, interval),
+            None => u64::from(UNREADABLE),
+        }
+    }
+
+    fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
+        match self.history(stream) {
+            Some(kept) => written::keep_register(self, &kept, register, interval),
+            None => u64::from(UNREADABLE),
+        }
+    }
+
+    fn check_coils(&mut self, stream: u32, sequence: u32) -> u32 {
+        match self.history(stream) {
+            Some(kept) => written::check_coils(self, &kept, stream, sequence),
+            None => UNREADABLE,
+        }
+    }
+
+    fn are_coils(&mut self, stream: u32, at: u32, first_count: u32, value: u32) -> bool {
+        self.history(stream)
+            .is_some_and(|kept| written::are_coils(&kept, at, first_count, value))
+    }
+
+    fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32 {
+        written::check_value(self, limits, register, raw)
+    }
+
+    fn keep_written(&mut self, stream: u32, write: u32) {
+        if let Some(kept) = self.history(stream) {
+            written::keep(self, &kept, stream, write);
+        }
+    }
+
+    fn check_files(&mut self, stream: u32, sequence: u32, rule_set: u32) -> u32 {
+        match self.history(stream) {
+            Some(kept) => files::check(self, &kept, sequence, low(rule_set)),
+            None => UNREADABLE,
+        }
+    }
+
+    fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32 {
+        modbus::find_interval(self, first, count, operand)
+    }
+
+    fn accept_adu(&mut self, sequence: u32, bytes: u32) -> u32 {
+        request::accept_adu(self, sequence, bytes)
+    }
+
+    fn find_request_place(&mut self, sequence: u32, limit: u32) -> u32 {
+        outstanding::find_place(self, sequence, limit)
+    }
+
+    fn neutralise_adu(&mut self, sequence: u32, bytes: u32, reason: u32) -> bool {
+        outstanding::neutralise(self, sequence, bytes, reason)
+    }
+
+    fn adopt(&mut self, packet: &Packet, place: u32) -> Judgement {
+        admit::adopt(self, packet, place)
+    }
+
+    fn adopted(&mut self, packet: &Packet, place: u32, judgement: Judgement) -> Judgement {
+        admit::adopted(self, packet, place, judgement)
+    }
+
+    fn window_shift(&self, packet: &Packet) -> u32 {
+        let at = packet.transport_at.wrapping_add(wire::tcp::HEADER_BYTES);
+        wire::tcp::window_shift(self, at, packet.payload_at)
     }
 
     fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32 {
@@ -281,6 +362,9 @@ impl Platform for Simulator {
         store::claim(self, table, first, second)
     }
 }
+
+/// What a stage answers for a request of a stream that does not exist.
+const UNREADABLE: u32 = Reason::TruncatedFrame as u32;
 
 /// Rule set ids are 16 bits wide wherever they stand.
 fn low(rule_set: u32) -> u16 {

@@ -1,0 +1,178 @@
+//! Requests that went by and wait for their reply.
+
+use crate::flow::connection::ahead;
+use crate::flow::entry::{OUTSTANDING, Outstanding, request_state};
+use crate::platform::{FlowTable, Platform};
+use crate::verdict::Reason;
+
+use super::reply::{self, Expected};
+
+/// Notes the request at `sequence`, which the workspace describes.
+#[inline(always)]
+pub(super) fn add<P: Platform>(p: &mut P, sequence: u32, bytes: u32) -> Result<(), Reason> {
+    let limit = u32::from(p.seen().outstanding);
+    let index = p.seen().stream;
+    let first = first_row(p.seen().operation.transaction_id);
+    let Some(stream) = p.stream(index) else {
+        return Err(Reason::TooManyOutstanding);
+    };
+    let is_free = match stream.outstanding.get(first) {
+        Some(row) => row.state == request_state::FREE && stream.waiting < limit,
+        None => false,
+    };
+    let place = if is_free {
+        row_number(first).wrapping_add(1)
+    } else {
+        p.find_request_place(sequence, limit)
+    };
+    if place == 0 {
+        return Err(Reason::TooManyOutstanding);
+    }
+    fill(p, place, sequence, bytes, 0);
+    Ok(())
+}
+
+/// Notes a denied request that goes on in a form that the responder refuses. Returns whether there
+/// was room.
+#[inline(always)]
+pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32) -> bool {
+    let place = p.find_request_place(sequence, OUTSTANDING);
+    if place == 0 {
+        return false;
+    }
+    let [_, _, _, number] = reason.to_be_bytes();
+    fill(p, place, sequence, bytes, number);
+    let index = p.seen().stream;
+    if let Some(stream) = p.stream(index) {
+        stream.edited = 1;
+    }
+    true
+}
+
+#[inline(always)]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the lower half of the tick counter, and lengths below 512"
+)]
+fn fill<P: Platform>(p: &mut P, place: u32, sequence: u32, bytes: u32, reason: u8) {
+    let operation = &p.seen().operation;
+    let Expected {
+        length,
+        echo_kind,
+        echo,
+    } = reply::expected(operation);
+    let new = Outstanding {
+        sequence,
+        asked_ticks: p.now_ticks() as u32,
+        transaction_id: operation.transaction_id,
+        bytes: bytes as u16,
+        reply_length: length,
+        echo,
+        echo_kind,
+        unit: operation.unit,
+        function: operation.function,
+        state: request_state::WAITING,
+        reason,
+        ..Outstanding::default()
+    };
+    let row = p.within(place.wrapping_sub(1), OUTSTANDING - 1);
+    let index = p.seen().stream;
+    if let Some(stream) = p.stream(index)
+        && let Some(old) = stream.outstanding.get_mut(reply::index(row))
+    {
+        if old.state != request_state::WAITING {
+            stream.waiting = stream.waiting.wrapping_add(1);
+        }
+        *old = new;
+    }
+}
+
+/// A row for the request at `sequence`, which the workspace describes, when fewer than `limit` wait
+/// for a reply that may still come: its number plus 1, or 0.
+///
+/// A request whose reply is overdue gives way, the oldest first.
+#[inline(always)]
+pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
+    let now = low(p.now_ticks());
+    let overdue = match p.generation(p.seen().slot) {
+        Some(generation) => generation.reply_ticks,
+        None => 0,
+    };
+    let (index, place) = (p.seen().stream, p.seen().place);
+    let first = row_number(first_row(p.seen().operation.transaction_id));
+    let Some(entry) = p.flow_seen(FlowTable::Flows, place) else {
+        return 0;
+    };
+    let (asked_to, answered_to) = (entry.request.acknowledged, entry.reply.acknowledged);
+    let mut fresh = 0_u32;
+    let mut free = 0;
+    let mut oldest = 0;
+    let mut oldest_age = 0;
+    for number in 0..OUTSTANDING {
+        let row_at = p.within(first.wrapping_add(number), OUTSTANDING - 1);
+        let Some(stream) = p.stream(index) else {
+            return 0;
+        };
+        let Some(row) = stream.outstanding.get(reply::index(row_at)) else {
+            return 0;
+        };
+        let here = row_at.wrapping_add(1);
+        if row.state == request_state::WAITING {
+            // The same request again: its segment was dropped the last time.
+            if row.sequence == sequence {
+                return here;
+            }
+            let age = now.wrapping_sub(row.asked_ticks);
+            if age <= overdue {
+                fresh = fresh.wrapping_add(1);
+                continue;
+            }
+            // What the responder may still be sent again must be changed again.
+            let request_end = row.sequence.wrapping_add(u32::from(row.bytes));
+            let is_settled = row.reason == 0 || ahead(asked_to, request_end) >= 0;
+            if is_settled && age >= oldest_age {
+                oldest = here;
+                oldest_age = age;
+            }
+        } else if free == 0 {
+            let reply_end = row.reply_sequence.wrapping_add(reply::EXCEPTION_BYTES);
+            if row.state == request_state::FREE || ahead(answered_to, reply_end) >= 0 {
+                free = here;
+            }
+        }
+    }
+    if fresh >= limit {
+        0
+    } else if free != 0 {
+        free
+    } else {
+        oldest
+    }
+}
+
+/// Where the search for a transaction begins.
+#[inline(always)]
+pub(super) fn first_row(transaction_id: u16) -> usize {
+    usize::from(transaction_id & 15)
+}
+
+#[inline(always)]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "below 16"
+)]
+fn row_number(row: usize) -> u32 {
+    row as u32
+}
+
+#[inline(always)]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the lower half of the tick counter"
+)]
+pub(super) const fn low(ticks: u64) -> u32 {
+    ticks as u32
+}

@@ -1,0 +1,269 @@
+//! One reply, against the request that it answers (V1.1b3 §6, §7).
+
+use crate::event::{EventOperation, field};
+use crate::flow::entry::{OUTSTANDING, REPLY_HEAD_BYTES, flow_flag, request_state};
+use crate::platform::{FlowTable, Platform};
+use crate::table::RESPONSE_BUCKETS;
+use crate::verdict::Reason;
+
+use super::outstanding::{first_row, low};
+use super::{Judged, LENGTH_COUNTS_FROM, check_header};
+
+/// Bytes of a reply that is an exception.
+pub const EXCEPTION_BYTES: u32 = 9;
+/// MBAP length of a reply that is an exception.
+const EXCEPTION_LENGTH: u16 = 3;
+/// What the function code of a reply that is an exception has set (§7).
+pub const EXCEPTION_BIT: u8 = 0x80;
+/// Exception code "illegal function" (§7).
+pub const ILLEGAL_FUNCTION: u8 = 1;
+/// The function code that a denied request goes on with: no function has it (§4.1).
+pub const REFUSED_FUNCTION: u8 = 0;
+
+/// What a reply holds behind its function code: [`crate::flow::entry::Outstanding::echo_kind`].
+pub mod echo {
+    /// Anything.
+    pub const ANY: u8 = 0;
+    /// A byte that counts the bytes behind it.
+    pub const COUNT: u8 = 1;
+    /// Two bytes that count the bytes behind them.
+    pub const WIDE_COUNT: u8 = 2;
+    /// The byte of the request.
+    pub const BYTE: u8 = 3;
+    /// The two bytes of the request.
+    pub const WORD: u8 = 4;
+}
+
+/// What the reply to a request must be like.
+pub(super) struct Expected {
+    /// MBAP length; 0 when the reply says it.
+    pub(super) length: u16,
+    /// One of [`echo`].
+    pub(super) echo_kind: u8,
+    /// What it must hold.
+    pub(super) echo: u16,
+}
+
+#[inline(always)]
+pub(super) fn expected(request: &EventOperation) -> Expected {
+    let quantity = request.quantity;
+    let (length, echo_kind, echo) = match request.function {
+        1 | 2 => (
+            (quantity.wrapping_add(7) >> 3).wrapping_add(3),
+            echo::COUNT,
+            0,
+        ),
+        3 | 4 | 23 => (quantity.wrapping_mul(2).wrapping_add(3), echo::COUNT, 0),
+        5 | 6 | 15 | 16 => (6, echo::WORD, request.address),
+        7 => (3, echo::ANY, 0),
+        8 => (request.length, echo::WORD, request.sub_function),
+        11 => (6, echo::ANY, 0),
+        12 | 17 | 20 => (0, echo::COUNT, 0),
+        21 => (request.length, echo::COUNT, 0),
+        22 => (8, echo::WORD, request.address),
+        24 => (0, echo::WIDE_COUNT, 0),
+        43 => (0, echo::BYTE, request.sub_function),
+        _ => (0, echo::ANY, 0),
+    };
+    Expected {
+        length,
+        echo_kind,
+        echo,
+    }
+}
+
+/// Judges the reply that begins at `at` of the frame, of which `bytes` bytes are there; its first
+/// byte has this sequence number. Answers its bytes, or 0 when too few are there to tell.
+#[inline(always)]
+pub fn judge<P: Platform>(p: &mut P, at: u32, bytes: u32, sequence: u32) -> Judged {
+    if bytes < 8 {
+        return Judged::allowed(0);
+    }
+    let Ok(head) = p.u64(at) else {
+        return Judged::UNREADABLE;
+    };
+    let behind_at = at.wrapping_add(8);
+    let behind = if bytes >= REPLY_HEAD_BYTES {
+        p.u16(behind_at)
+    } else if bytes == 9 {
+        p.u8(behind_at).map(|byte| u16::from(byte) << 8)
+    } else {
+        Ok(0)
+    };
+    match behind {
+        Ok(behind) => judge_head(p, head, behind, bytes, sequence),
+        Err(_) => Judged::UNREADABLE,
+    }
+}
+
+/// An index, in a function of its own for the cast.
+#[inline(always)]
+#[expect(
+    clippy::as_conversions,
+    reason = "widening on every target that there is"
+)]
+pub(super) const fn index(number: u32) -> usize {
+    number as usize
+}
+
+/// The same for a reply of which `had` bytes came in earlier segments: adds those at `at`.
+#[inline(always)]
+pub fn go_on<P: Platform>(p: &mut P, at: u32, bytes: u32, had: u32) -> Judged {
+    let index = p.seen().stream;
+    let mut there = had;
+    for _ in 0..REPLY_HEAD_BYTES {
+        let taken = there.wrapping_sub(had);
+        if there >= REPLY_HEAD_BYTES || taken >= bytes {
+            break;
+        }
+        let Ok(byte) = p.u8(at.wrapping_add(p.within(taken, 15))) else {
+            return Judged::UNREADABLE;
+        };
+        let place = p.within(there, 15);
+        if let Some(stream) = p.stream(index)
+            && let Some(kept) = stream.reply_head.get_mut(self::index(place))
+        {
+            *kept = byte;
+        }
+        there = there.wrapping_add(1);
+    }
+    let Some(stream) = p.stream(index) else {
+        return Judged::UNREADABLE;
+    };
+    let kept = stream.reply_head;
+    let sequence = stream.reply_start;
+    if there < 8 {
+        return Judged::allowed(0);
+    }
+    let Some((first, rest)) = kept.split_first_chunk::<8>() else {
+        return Judged::UNREADABLE;
+    };
+    let behind = rest.first_chunk::<2>().copied().unwrap_or_default();
+    judge_head(
+        p,
+        u64::from_be_bytes(*first),
+        u16::from_be_bytes(behind),
+        there,
+        sequence,
+    )
+}
+
+/// Judges a reply by its MBAP header and function code, and the two bytes behind them.
+#[inline(always)]
+fn judge_head<P: Platform>(p: &mut P, head: u64, behind: u16, there: u32, sequence: u32) -> Judged {
+    let [t1, t0, p1, p0, l1, l0, unit, code] = head.to_be_bytes();
+    let seen = EventOperation {
+        fields: field::HEADER | field::FUNCTION,
+        transaction_id: u16::from_be_bytes([t1, t0]),
+        protocol_id: u16::from_be_bytes([p1, p0]),
+        length: u16::from_be_bytes([l1, l0]),
+        unit,
+        function: code,
+        ..EventOperation::default()
+    };
+    p.workspace().operation = seen;
+    if let Err(reason) = check_header(seen.protocol_id, seen.length) {
+        return Judged::denied(reason, 0);
+    }
+    let adu_bytes = u32::from(seen.length).wrapping_add(LENGTH_COUNTS_FROM);
+    if there < adu_bytes.min(REPLY_HEAD_BYTES) {
+        return Judged::allowed(0);
+    }
+    match answer(p, behind, sequence) {
+        Ok(()) => Judged::allowed(adu_bytes),
+        Err(reason) => Judged::denied(reason, adu_bytes),
+    }
+}
+
+/// Finds the request that the reply in the workspace answers, and holds it against that.
+#[inline(always)]
+fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reason> {
+    let now = low(p.now_ticks());
+    let (index, place, conduit) = (p.seen().stream, p.seen().place, p.seen().conduit);
+    let seen = p.seen().operation;
+    let first = first_row(seen.transaction_id);
+    let mut reason = Reason::UnsolicitedReply;
+    let mut found = 0;
+    for number in 0..16_usize {
+        let Some(stream) = p.stream(index) else {
+            return Err(reason);
+        };
+        let row_at = first.wrapping_add(number) & 15;
+        let Some(row) = stream.outstanding.get(row_at) else {
+            return Err(reason);
+        };
+        if row.state == request_state::WAITING && row.transaction_id == seen.transaction_id {
+            let asked = if row.reason == 0 {
+                row.function
+            } else {
+                REFUSED_FUNCTION
+            };
+            if row.unit == seen.unit && (asked ^ seen.function) & !EXCEPTION_BIT == 0 {
+                found = row_at.wrapping_add(1);
+                break;
+            }
+            reason = Reason::ReplyMismatch;
+        }
+    }
+    if found == 0 {
+        // What was asked before the flow was picked up is not known.
+        return match p.flow_seen(FlowTable::Flows, place) {
+            Some(entry) if entry.flags & flow_flag::ADOPTED != 0 => Ok(()),
+            _ => Err(reason),
+        };
+    }
+    let Some(stream) = p.stream(index) else {
+        return Err(reason);
+    };
+    let Some(row) = stream.outstanding.get_mut(found.wrapping_sub(1) & 15) else {
+        return Err(reason);
+    };
+    let asked_ticks = row.asked_ticks;
+    let [behind_high, _] = behind.to_be_bytes();
+    if row.reason != 0 {
+        if seen.function != REFUSED_FUNCTION | EXCEPTION_BIT || seen.length != EXCEPTION_LENGTH {
+            return Err(Reason::ReplyMismatch);
+        }
+        row.state = request_state::ANSWERED;
+        row.reply_sequence = sequence;
+    } else {
+        let is_exception = seen.function != row.function;
+        let is_right = if is_exception {
+            seen.length == EXCEPTION_LENGTH && behind_high != 0
+        } else {
+            let has_length = row.reply_length == 0 || row.reply_length == seen.length;
+            has_length
+                && match row.echo_kind {
+                    echo::COUNT => u16::from(behind_high).wrapping_add(3) == seen.length,
+                    echo::WIDE_COUNT => behind.wrapping_add(4) == seen.length,
+                    echo::BYTE => u16::from(behind_high) == row.echo,
+                    echo::WORD => behind == row.echo,
+                    _ => true,
+                }
+        };
+        if !is_right {
+            return Err(Reason::ReplyMismatch);
+        }
+        row.state = request_state::FREE;
+    }
+    stream.waiting = stream.waiting.wrapping_sub(1);
+    p.count_response(conduit, bucket(now.wrapping_sub(asked_ticks)));
+    if let Some(entry) = p.flow(FlowTable::Flows, place) {
+        entry.flags &= !flow_flag::ADOPTED;
+    }
+    Ok(())
+}
+
+const _: () = assert!(OUTSTANDING == 16);
+
+/// The bucket of a response time: 0 below one tick, then one for each power of two.
+#[inline(always)]
+#[must_use]
+pub const fn bucket(ticks: u32) -> u32 {
+    let bits = 32_u32.wrapping_sub(ticks.leading_zeros());
+    if bits >= RESPONSE_BUCKETS {
+        RESPONSE_BUCKETS - 1
+    } else {
+        bits
+    }
+}
