@@ -11,6 +11,7 @@ pub mod controller;
 pub mod daemon;
 pub mod dataplane;
 pub mod events;
+pub mod expect;
 mod gateway;
 pub mod instance;
 pub mod lock;
