@@ -114,6 +114,7 @@ fn changed_settings(old: &Policy, new: &Policy) -> Vec<String> {
         ("mode", old.mode != new.mode),
         ("timeouts", old.timeouts != new.timeouts),
         ("limits", old.limits != new.limits),
+        ("adopt", old.adopt != new.adopt),
         (
             "gateway addresses",
             old.gateway_addresses != new.gateway_addresses,
@@ -216,9 +217,17 @@ fn rule_meaning(rule: &ModbusRule) -> String {
         functions,
         sub_functions,
         mei_types,
+        tables,
+        records,
+        written,
+        max_rate,
+        max_length,
         ..
     } = rule;
-    format!("{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?}")
+    format!(
+        "{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?} {tables:?} {records:?} \
+         {written:?} {max_rate:?} {max_length:?}"
+    )
 }
 
 #[cfg(test)]

@@ -30,8 +30,9 @@ pub use compile::{
 pub use diagnostic::{Diagnostic, Refusal, Severity};
 pub use document::keys;
 pub use model::{
-    Asset, AssetId, ByteSet, Conduit, Limits, ModbusRule, Mode, NewFlows, OnDeny, Operands,
-    PartyId, Policy, PortRange, Site, Timeouts, Vlans, Zone, ZoneId,
+    Asset, AssetId, ByteSet, Conduit, Limits, ModbusRule, ModbusTable, Mode, NewFlows, Number,
+    NumberRange, NumberType, OnDeny, OperandRange, Operands, PartyId, Policy, PortRange, Rate,
+    Site, TableRanges, Timeouts, Vlans, WordOrder, Written, Zone, ZoneId,
 };
 
 use diagnostic::Diagnostics;

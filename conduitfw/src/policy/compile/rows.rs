@@ -54,6 +54,7 @@ pub(super) fn conduit_row(
     let on_deny = match conduit.on_deny {
         OnDeny::Reset => Verdict::Reset,
         OnDeny::Drop => Verdict::Drop,
+        OnDeny::Exception => Verdict::Exception,
     };
     ConduitRow {
         present: 1,

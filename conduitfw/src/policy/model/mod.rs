@@ -1,5 +1,6 @@
 //! A policy whose names, addresses and numbers were checked.
 
+mod modbus;
 mod policy;
 
 use std::net::IpAddr;
@@ -8,6 +9,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::source::Span;
+pub use modbus::{
+    ModbusRule, ModbusTable, Number, NumberRange, NumberType, OperandRange, Rate, TableRanges,
+    WordOrder, Written,
+};
 pub(super) use policy::AddressIndex;
 pub use policy::Policy;
 
@@ -180,6 +185,8 @@ pub enum OnDeny {
     Reset,
     /// It vanishes.
     Drop,
+    /// A Modbus request in it is answered with exception 1, and the connection goes on.
+    Exception,
 }
 
 /// How many flows a conduit may open.
@@ -262,23 +269,6 @@ impl Operands {
             Self::Ranges(ranges) => ranges.iter().any(|r| (r.0..=r.1).contains(&operand)),
         }
     }
-}
-
-/// `[[conduits.modbus]]`: operations that a conduit allows.
-#[derive(Clone, Debug)]
-pub struct ModbusRule {
-    /// Its name within the conduit; `modbus-N` when the policy gives none.
-    pub name: String,
-    /// The responder's ports.
-    pub ports: Vec<PortRange>,
-    /// Unit ids.
-    pub units: ByteSet,
-    /// Function codes.
-    pub functions: ByteSet,
-    /// Sub-functions, where function 8 is allowed.
-    pub sub_functions: Operands,
-    /// MEI types, where function 43 is allowed.
-    pub mei_types: Operands,
 }
 
 /// `[[conduits]]`.

@@ -1,0 +1,430 @@
+//! `[[conduits.modbus]]`: the operations that one rule allows.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use conduitfw_common::modbus::function::{Body, FunctionCode};
+use conduitfw_common::table::number;
+
+use super::super::source::Span;
+use super::{ByteSet, Operands, PortRange};
+
+/// What a function works on: one of the four tables of a device (MODBUS Application Protocol
+/// V1.1b3 §4.3), or its files (§6.14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ModbusTable {
+    /// Bits that are read and written: functions 1, 5 and 15.
+    Coils,
+    /// Bits that are only read: function 2.
+    DiscreteInputs,
+    /// Registers that are only read: function 4.
+    InputRegisters,
+    /// Registers that are read and written: functions 3, 6, 16, 22, 23 and 24.
+    HoldingRegisters,
+    /// Files of records: functions 20 and 21.
+    Files,
+}
+
+impl ModbusTable {
+    /// Every table.
+    pub const ALL: [Self; 5] = [
+        Self::Coils,
+        Self::DiscreteInputs,
+        Self::InputRegisters,
+        Self::HoldingRegisters,
+        Self::Files,
+    ];
+
+    /// The table that a function works on; none for a function without one.
+    #[must_use]
+    pub const fn of(function: FunctionCode) -> Option<Self> {
+        match function.0 {
+            1 | 5 | 15 => Some(Self::Coils),
+            2 => Some(Self::DiscreteInputs),
+            4 => Some(Self::InputRegisters),
+            3 | 6 | 16 | 22..=24 => Some(Self::HoldingRegisters),
+            20 | 21 => Some(Self::Files),
+            _ => None,
+        }
+    }
+
+    /// The key that its ranges are given under.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Coils => "coils",
+            Self::DiscreteInputs => "discrete_inputs",
+            Self::InputRegisters => "input_registers",
+            Self::HoldingRegisters => "holding_registers",
+            Self::Files => "files",
+        }
+    }
+
+    /// One of what it holds, for messages: "holding register".
+    #[must_use]
+    pub const fn item(self) -> &'static str {
+        match self {
+            Self::Coils => "coil",
+            Self::DiscreteInputs => "discrete input",
+            Self::InputRegisters => "input register",
+            Self::HoldingRegisters => "holding register",
+            Self::Files => "file",
+        }
+    }
+
+    /// The leading digit of its Modicon numbers: 4 in `40011`. Files have none.
+    #[must_use]
+    pub const fn modicon_digit(self) -> Option<u32> {
+        match self {
+            Self::Coils => Some(0),
+            Self::DiscreteInputs => Some(1),
+            Self::InputRegisters => Some(3),
+            Self::HoldingRegisters => Some(4),
+            Self::Files => None,
+        }
+    }
+}
+
+/// Operands `first..=last`: addresses counted from 0, or file numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperandRange {
+    /// The first.
+    pub first: u16,
+    /// The last, inclusive.
+    pub last: u16,
+}
+
+impl fmt::Display for OperandRange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(out, "{}", self.first)
+        } else {
+            write!(out, "{} to {}", self.first, self.last)
+        }
+    }
+}
+
+/// What a rule allows of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRanges {
+    /// The table.
+    pub table: ModbusTable,
+    /// Ranges in the order of the text; never empty, and they may overlap.
+    pub ranges: Vec<OperandRange>,
+}
+
+/// How written registers are read as a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NumberType {
+    /// One register, unsigned.
+    #[default]
+    U16,
+    /// One register, two's complement.
+    I16,
+    /// Two registers, unsigned.
+    U32,
+    /// Two registers, two's complement.
+    I32,
+    /// Two registers, IEEE 754 single precision.
+    F32,
+}
+
+impl NumberType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [Self::U16, Self::I16, Self::U32, Self::I32, Self::F32];
+
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::U16 => "u16",
+            Self::I16 => "i16",
+            Self::U32 => "u32",
+            Self::I32 => "i32",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// Its number in [`conduitfw_common::table::number`].
+    #[must_use]
+    pub const fn kind(self) -> u8 {
+        match self {
+            Self::U16 => number::U16,
+            Self::I16 => number::I16,
+            Self::U32 => number::U32,
+            Self::I32 => number::I32,
+            Self::F32 => number::F32,
+        }
+    }
+
+    /// Registers that a number takes: 1 or 2.
+    #[must_use]
+    pub const fn registers(self) -> u16 {
+        match self {
+            Self::U16 | Self::I16 => 1,
+            Self::U32 | Self::I32 | Self::F32 => 2,
+        }
+    }
+
+    /// The smallest number that can be written, and the largest one; infinities do not count.
+    #[must_use]
+    pub const fn bounds(self) -> (Number, Number) {
+        match self {
+            Self::U16 => (Number::Integer(0), Number::Integer(0xffff)),
+            Self::I16 => (Number::Integer(-0x8000), Number::Integer(0x7fff)),
+            Self::U32 => (Number::Integer(0), Number::Integer(0xffff_ffff)),
+            Self::I32 => (Number::Integer(-0x8000_0000), Number::Integer(0x7fff_ffff)),
+            Self::F32 => (Number::Real(f32::MIN), Number::Real(f32::MAX)),
+        }
+    }
+}
+
+/// Which of two registers comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WordOrder {
+    /// The first register holds the upper half.
+    #[default]
+    HighFirst,
+    /// The first register holds the lower half.
+    LowFirst,
+}
+
+impl WordOrder {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::HighFirst => "high-first",
+            Self::LowFirst => "low-first",
+        }
+    }
+}
+
+/// A number as it is written to a device: a whole one for the integer types, else a real one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// Of `u16`, `i16`, `u32` or `i32`.
+    Integer(i64),
+    /// Of `f32`; never "not a number".
+    Real(f32),
+}
+
+impl Number {
+    /// The bits as they stand in the registers, the upper half first: two's complement, or IEEE 754.
+    #[must_use]
+    pub fn raw(self) -> u32 {
+        match self {
+            Self::Integer(number) => {
+                let [_, _, _, _, a, b, c, d] = number.to_be_bytes();
+                u32::from_be_bytes([a, b, c, d])
+            }
+            Self::Real(number) => number.to_bits(),
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(out),
+            Self::Real(number) => number.fmt(out),
+        }
+    }
+}
+
+/// Numbers `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NumberRange {
+    /// The smallest.
+    pub first: Number,
+    /// The largest, inclusive.
+    pub last: Number,
+}
+
+impl fmt::Display for NumberRange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(out, "{}", self.first)
+        } else {
+            write!(out, "{} to {}", self.first, self.last)
+        }
+    }
+}
+
+/// What a rule says about written values. It holds for functions 5, 6, 15, 16, 22 and 23.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Written {
+    /// How registers are read.
+    pub number: NumberType,
+    /// Which register of a two-register number comes first.
+    pub word_order: WordOrder,
+    /// Values that may be written, sorted and disjoint; none given, any.
+    pub values: Option<Vec<NumberRange>>,
+    /// Bits of a register that may be set, and touched by function 22.
+    pub bits: Option<u16>,
+    /// The largest change against the last value that passed.
+    pub max_step: Option<Number>,
+}
+
+impl Written {
+    /// Whether it limits anything.
+    #[must_use]
+    pub const fn is_limit(&self) -> bool {
+        self.values.is_some() || self.bits.is_some() || self.max_step.is_some()
+    }
+
+    /// Functions that it holds for.
+    #[must_use]
+    pub const fn concerns(function: FunctionCode) -> bool {
+        matches!(function.0, 5 | 6 | 15 | 16 | 22 | 23)
+    }
+}
+
+/// `max_rate`: `operations` in every `per`, and `burst` at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many.
+    pub operations: u32,
+    /// In which time: a second, a minute or an hour.
+    pub per: Duration,
+    /// How many at once.
+    pub burst: u32,
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(out, "{}/{unit}", self.operations)?;
+        if self.burst > 1 {
+            write!(out, " burst {}", self.burst)?;
+        }
+        Ok(())
+    }
+}
+
+/// `[[conduits.modbus]]`: operations that a conduit allows.
+#[derive(Clone, Debug)]
+pub struct ModbusRule {
+    /// Its name within the conduit; `modbus-N` when the policy gives none.
+    pub name: String,
+    /// The responder's ports.
+    pub ports: Vec<PortRange>,
+    /// Unit ids.
+    pub units: ByteSet,
+    /// Function codes, without those of a group that the rest of the rule leaves nothing of: where
+    /// `tables` is not empty, every function that works on a table has it there.
+    pub functions: ByteSet,
+    /// Sub-functions, where function 8 is allowed.
+    pub sub_functions: Operands,
+    /// MEI types, where function 43 is allowed.
+    pub mei_types: Operands,
+    /// Addresses and file numbers, one entry for each table that the rule names. Empty: the rule
+    /// names none, and means all of every table.
+    pub tables: Vec<TableRanges>,
+    /// Records of the files (functions 20 and 21); none given, any.
+    pub records: Option<OperandRange>,
+    /// What may be written.
+    pub written: Written,
+    /// How fast operations may come: all that the rule allows together.
+    pub max_rate: Option<Rate>,
+    /// The highest MBAP length (unit id, function code and data) for functions that the
+    /// specification does not define.
+    pub max_length: Option<u8>,
+    pub(in super::super) span: Span,
+}
+
+impl ModbusRule {
+    /// The addresses or file numbers that the rule allows a function; none given, any.
+    #[must_use]
+    pub fn ranges(&self, function: FunctionCode) -> Option<&[OperandRange]> {
+        let table = ModbusTable::of(function)?;
+        if self.tables.is_empty() {
+            return None;
+        }
+        let own = self.tables.iter().find(|own| own.table == table);
+        Some(own.map_or(&[], |own| &own.ranges))
+    }
+
+    /// What the rule says about the values that a function writes, if it says anything.
+    #[must_use]
+    pub fn written(&self, function: FunctionCode) -> Option<&Written> {
+        (self.written.is_limit() && Written::concerns(function)).then_some(&self.written)
+    }
+
+    /// The records that the rule allows a function; none given, any.
+    #[must_use]
+    pub fn records(&self, function: FunctionCode) -> Option<OperandRange> {
+        self.records
+            .filter(|_| ModbusTable::of(function) == Some(ModbusTable::Files))
+    }
+
+    /// The highest MBAP length that the rule allows a function, where it says so.
+    #[must_use]
+    pub fn max_length(&self, function: FunctionCode) -> Option<u8> {
+        self.max_length
+            .filter(|_| matches!(function.request_body(), Body::Any))
+    }
+
+    /// What the rule asks of a function beyond its operands, in words: "values 0 to 1500, steps of
+    /// 50 at most". "no limits" when it asks nothing.
+    #[must_use]
+    pub fn limits_in_words(&self, function: FunctionCode) -> String {
+        let mut words = Vec::new();
+        if let Some(written) = self.written(function) {
+            words.extend(written_in_words(written));
+        }
+        if let Some(records) = self.records(function) {
+            words.push(format!("records {records}"));
+        }
+        if let Some(length) = self.max_length(function) {
+            words.push(format!("a length of {length} at most"));
+        }
+        if let Some(rate) = self.max_rate {
+            words.push(format!("{rate} at most"));
+        }
+        if words.is_empty() {
+            return "no limits".to_owned();
+        }
+        words.join(", ")
+    }
+}
+
+/// Ranges of values that are shown at most.
+const SHOWN_VALUES: usize = 6;
+
+fn written_in_words(written: &Written) -> Vec<String> {
+    let mut words = Vec::new();
+    if let Some(values) = &written.values {
+        let mut text = String::from("values ");
+        for (index, range) in values.iter().take(SHOWN_VALUES).enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{comma}{range}");
+        }
+        if values.len() > SHOWN_VALUES {
+            let _ = write!(text, " and {} others", values.len() - SHOWN_VALUES);
+        }
+        words.push(text);
+    }
+    if let Some(bits) = written.bits {
+        let listed: Vec<String> = (0..16)
+            .filter(|bit| bits >> bit & 1 == 1)
+            .map(|bit: u16| bit.to_string())
+            .collect();
+        words.push(format!("bits {}", listed.join(", ")));
+    }
+    if let Some(step) = written.max_step {
+        words.push(format!("steps of {step} at most"));
+    }
+    if written.number != NumberType::U16 {
+        words.push(format!("as {}", written.number.label()));
+    }
+    if written.number.registers() == 2 {
+        words.push(written.word_order.label().to_owned());
+    }
+    words
+}
