@@ -18,6 +18,7 @@ pub mod lock;
 pub mod naming;
 pub mod notify;
 pub mod policy;
+pub mod replay;
 pub mod simulator;
 pub mod state;
 pub mod status;

@@ -4,6 +4,7 @@ mod check;
 mod detach;
 mod events;
 mod reload;
+mod replay;
 mod run;
 mod status;
 
@@ -89,6 +90,8 @@ enum Verb {
     Status(status::Arguments),
     /// Show what was denied
     Events(events::Arguments),
+    /// Judge the frames of a capture by a policy, without root
+    Replay(replay::Arguments),
     /// Take the program off every interface: nothing is filtered any more
     Detach(detach::Arguments),
     /// Say which version this is
@@ -125,6 +128,7 @@ pub fn obey(command_line: CommandLine) -> Result<(), Failure> {
         Verb::Reload(arguments) => reload::reload(&instance, &arguments),
         Verb::Status(arguments) => status::status(&instance, &arguments),
         Verb::Events(arguments) => events::events(&instance, &arguments),
+        Verb::Replay(arguments) => replay::replay(&arguments),
         Verb::Detach(arguments) => detach::detach_all(&instance, &arguments),
         Verb::Version => print(&format!("conduitfw {}\n", env!("CARGO_PKG_VERSION"))),
     }

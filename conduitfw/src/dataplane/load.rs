@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The data plane, built for the BPF target.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/conduitfw-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/conduitfw-ebpf"));
 
 /// Name of the program that decides frames.
 pub(super) const PROGRAM: &str = "conduitfw";
@@ -73,7 +73,7 @@ impl TableSizes {
     }
 
     /// Rows of each table, with twice the room so that buckets seldom fill.
-    fn rows(self) -> [(&'static str, u32); 5] {
+    pub(super) fn rows(self) -> [(&'static str, u32); 5] {
         [
             ("FLOW_BUCKETS", self.flows * 2 / FLOWS_OF_A_BUCKET),
             ("FLOWS", self.flows * 2),
@@ -271,7 +271,7 @@ fn nearest_rate(ticks: u64, nanoseconds: u64) -> u32 {
     u32::try_from(nearest.max(1)).unwrap_or(u32::MAX)
 }
 
-fn object_error(error: EbpfError) -> DataPlaneError {
+pub(super) fn object_error(error: EbpfError) -> DataPlaneError {
     if let EbpfError::MapError(map_error) = &error
         && is_permission(map_error)
     {
@@ -296,7 +296,7 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The last lines of the verifier say why; ten thousand lines before them do not help.
-fn load_error(program: &'static str, error: ProgramError) -> DataPlaneError {
+pub(super) fn load_error(program: &'static str, error: ProgramError) -> DataPlaneError {
     match error {
         ProgramError::LoadError {
             io_error,
