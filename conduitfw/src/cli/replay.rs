@@ -205,7 +205,7 @@ impl Progress {
 
     fn show(&mut self, offset: u64) {
         self.frames += 1;
-        if !self.is_watched || self.frames % FRAMES_BETWEEN != 0 {
+        if !self.is_watched || !self.frames.is_multiple_of(FRAMES_BETWEEN) {
             return;
         }
         let elapsed = self.began.elapsed();

@@ -12,7 +12,7 @@ use super::{ng::Section, source::Source};
 
 /// The longest frame that is believed: what capturing programs write at most.
 pub(super) const LONGEST_FRAME: u32 = 262_144;
-/// LINKTYPE_ETHERNET (www.tcpdump.org/linktypes.html).
+/// `LINKTYPE_ETHERNET` (www.tcpdump.org/linktypes.html).
 pub(super) const ETHERNET: i32 = 1;
 /// The fields above the link type say whether frames have check sequences at their end.
 const LINK_TYPE: i32 = 0xffff;

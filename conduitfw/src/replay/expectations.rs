@@ -34,8 +34,8 @@ struct Case {
 /// The cases of a file, and what was found of them so far.
 pub struct Cases {
     expectations: Expectations,
-    /// In the order of the frames.
-    cases: Vec<(usize, Case, Option<Found>)>,
+    /// Line, case and what was found, in the order of the frames.
+    frames: Vec<(usize, Case, Option<Found>)>,
     next: usize,
     totals: BTreeMap<Spanned<String>, u64>,
 }
@@ -74,7 +74,7 @@ impl Cases {
         cases.sort_by_key(|(_, case, _)| case.frame);
         Ok(Self {
             expectations,
-            cases,
+            frames: cases,
             next: 0,
             totals: document.summary,
         })
@@ -82,7 +82,7 @@ impl Cases {
 
     /// Looks at the next frame.
     pub fn see(&mut self, line: &Line<'_>) {
-        while let Some((_, case, found)) = self.cases.get_mut(self.next) {
+        while let Some((_, case, found)) = self.frames.get_mut(self.next) {
             if case.frame != line.number {
                 return;
             }
@@ -100,8 +100,8 @@ impl Cases {
     #[must_use]
     pub fn outcome(mut self, summary: &Summary) -> Outcome {
         let mut outcome = Outcome::new(&self.expectations);
-        self.cases.sort_by_key(|(line, ..)| *line);
-        for (line, case, found) in self.cases {
+        self.frames.sort_by_key(|(line, ..)| *line);
+        for (line, case, found) in self.frames {
             let mut wanted = Wanted::new(case.verdict, case.reason);
             wanted.conduit = case.conduit;
             let holds = found.as_ref().is_some_and(|found| wanted.is_met_by(found));

@@ -17,6 +17,7 @@ mod world;
 use conduitfw_common::{
     Reason,
     event::EventOperation,
+    judgement::Judgement,
     table::{ABI_VERSION, Settings},
 };
 use thiserror::Error;
@@ -137,12 +138,12 @@ impl<'a> Replay<'a> {
             .judge
             .judge(frame.bytes, port, now, &mut self.operations)?;
         self.summary.add(frame, judged, &self.operations);
-        let conduit = judged.map_or(0, |judgement| judgement.conduit());
+        let conduit = judged.map_or(0, Judgement::conduit);
         Ok(Line {
             number: self.summary.frames,
             time: frame.time,
-            verdict: judged.map(|judgement| judgement.verdict()),
-            reason: judged.and_then(|judgement| judgement.reason()),
+            verdict: judged.map(Judgement::verdict),
+            reason: judged.and_then(Judgement::reason),
             conduit: self
                 .conduits
                 .get(usize::from(conduit))

@@ -92,7 +92,7 @@ impl Section {
             kind = SECTION_HEADER;
         }
         let length = self.u32(source.bytes(), 4).unwrap_or(0);
-        if !(SHORTEST_BLOCK..=LONGEST_BLOCK).contains(&length) || length % 4 != 0 {
+        if !(SHORTEST_BLOCK..=LONGEST_BLOCK).contains(&length) || !length.is_multiple_of(4) {
             let what = format!("a block of type {kind} claims to be {length} bytes long");
             return Err(broken(offset, what));
         }
@@ -265,7 +265,7 @@ impl Interface {
         }
     }
 
-    /// if_tsresol: ticks in a second, as a power of 10 or of 2.
+    /// `if_tsresol`: ticks in a second, as a power of 10 or of 2.
     fn time(&self, ticks: u64) -> CaptureTime {
         let exponent = u32::from(self.resolution & !IS_BINARY);
         let ticks = i128::from(ticks);

@@ -1,4 +1,4 @@
-//! Interfaces for frames that come in nowhere: BPF_PROG_TEST_RUN takes only those that exist.
+//! Interfaces for frames that come in nowhere: `BPF_PROG_TEST_RUN` takes only those that exist.
 
 use std::io;
 
