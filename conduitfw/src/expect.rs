@@ -222,8 +222,8 @@ impl Expectations {
     /// The line, from 1, of a byte of the text.
     #[must_use]
     pub fn line(&self, at: usize) -> usize {
-        let before = self.text.as_bytes().get(..at).unwrap_or_default();
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        let ends = self.text.match_indices('\n');
+        1 + ends.take_while(|(end, _)| *end < at).count()
     }
 
     /// What is wrong at a byte of the text.

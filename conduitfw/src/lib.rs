@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod events;
 pub mod expect;
+pub mod explain;
 mod gateway;
 pub mod instance;
 pub mod lock;

@@ -3,6 +3,7 @@
 mod check;
 mod detach;
 mod events;
+mod explain;
 mod reload;
 mod replay;
 mod run;
@@ -84,6 +85,8 @@ enum Verb {
     Run(run::Arguments),
     /// Say whether a policy is right, without root and without a kernel
     Check(check::Arguments),
+    /// Say what a policy decides about an operation, and which rule almost allows it; no root
+    Explain(Box<explain::Arguments>),
     /// Put a changed policy in force, or say why not
     Reload(reload::Arguments),
     /// Say what is in force and what it did
@@ -125,6 +128,7 @@ pub fn obey(command_line: CommandLine) -> Result<(), Failure> {
     match command_line.verb {
         Verb::Run(arguments) => run::run(instance, arguments),
         Verb::Check(arguments) => check::check(&arguments),
+        Verb::Explain(arguments) => explain::explain(*arguments),
         Verb::Reload(arguments) => reload::reload(&instance, &arguments),
         Verb::Status(arguments) => status::status(&instance, &arguments),
         Verb::Events(arguments) => events::events(&instance, &arguments),
