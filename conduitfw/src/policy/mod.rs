@@ -39,7 +39,7 @@ use diagnostic::Diagnostics;
 use source::Source;
 
 /// The largest policy that is read.
-pub const MAX_POLICY_BYTES: usize = 1 << 20;
+pub const MAX_POLICY_BYTES: usize = 4 << 20;
 
 /// A policy that was read, resolved and found to fit.
 #[derive(Debug)]

@@ -245,6 +245,11 @@ impl ByteSet {
         }
     }
 
+    /// Takes out one value.
+    pub fn remove(&mut self, value: u8) {
+        self.0[usize::from(value >> 7)] &= !(1 << (value & 127));
+    }
+
     /// Its values in order.
     pub fn iter(&self) -> impl Iterator<Item = u8> {
         (0..=u8::MAX).filter(|&value| self.contains(value))

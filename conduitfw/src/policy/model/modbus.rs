@@ -201,7 +201,7 @@ impl WordOrder {
 }
 
 /// A number as it is written to a device: a whole one for the integer types, else a real one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Number {
     /// Of `u16`, `i16`, `u32` or `i32`.
     Integer(i64),
@@ -219,6 +219,17 @@ impl Number {
                 u32::from_be_bytes([a, b, c, d])
             }
             Self::Real(number) => number.to_bits(),
+        }
+    }
+}
+
+impl Number {
+    /// As a double, exactly.
+    fn as_f64(self) -> f64 {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "32 bits, and a double has 53")]
+            Self::Integer(number) => number as f64,
+            Self::Real(number) => number.into(),
         }
     }
 }
@@ -251,6 +262,9 @@ impl fmt::Display for NumberRange {
     }
 }
 
+/// [`Written::scale`] at most, and with a minus at least.
+const HIGHEST_SCALE: i16 = 100;
+
 /// What a rule says about written values. It holds for functions 5, 6, 15, 16, 22 and 23.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Written {
@@ -271,6 +285,43 @@ impl Written {
     #[must_use]
     pub const fn is_limit(&self) -> bool {
         self.values.is_some() || self.bits.is_some() || self.max_step.is_some()
+    }
+
+    /// Bits behind the point of a number in fixed point, in which steps are measured
+    /// ([`conduitfw_common::modbus::number::fixed`]): as many as leave the largest value room in
+    /// 61 bits. Whole numbers have none.
+    #[must_use]
+    pub fn scale(&self) -> i16 {
+        if self.number != NumberType::F32 {
+            return 0;
+        }
+        let values = self.values.iter().flatten();
+        let largest = values
+            .flat_map(|range| [range.first, range.last])
+            .map(|number| number.as_f64().abs())
+            .fold(0.0, f64::max);
+        if largest == 0.0 {
+            return HIGHEST_SCALE;
+        }
+        // IEEE 754 §3.4: the exponent of a normal double, which every single is as a double.
+        let exponent = i16::try_from(largest.to_bits() >> 52 & 0x7ff).unwrap_or(0) - 1023;
+        (60 - exponent).clamp(-HIGHEST_SCALE, HIGHEST_SCALE)
+    }
+
+    /// `max_step` in fixed point, rounded down.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a step is positive, and one that is larger than any distance may be cut"
+    )]
+    pub fn fixed_step(&self) -> Option<u64> {
+        match self.max_step? {
+            Number::Integer(step) => u64::try_from(step).ok(),
+            Number::Real(step) => {
+                Some((f64::from(step) * f64::from(self.scale()).exp2()).floor() as u64)
+            }
+        }
     }
 
     /// Functions that it holds for.

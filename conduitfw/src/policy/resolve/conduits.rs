@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::diagnostic::Diagnostics;
 use super::super::document::{ConduitDocument, GATEWAY, ModbusDocument};
-use super::super::model::{Conduit, ModbusRule, PartyId, PortRange, Written};
+use super::super::model::{Conduit, ModbusRule, PartyId, PortRange};
 use super::super::source::{Span, Spanned};
 use super::super::suggestion;
 use super::names::Names;
@@ -223,11 +223,11 @@ fn modbus_rule(name: String, rule: &ModbusDocument) -> ModbusRule {
         functions: rule.functions,
         sub_functions: rule.sub_functions.clone(),
         mei_types: rule.mei_types.clone(),
-        tables: Vec::new(),
-        records: None,
-        written: Written::default(),
-        max_rate: None,
-        max_length: None,
+        tables: rule.tables.clone(),
+        records: rule.records,
+        written: rule.written.clone(),
+        max_rate: rule.max_rate,
+        max_length: rule.max_length,
         span: rule.header,
     }
 }
