@@ -152,7 +152,12 @@ impl Controller {
     ///
     /// The policy is refused, or the machine is in the way.
     pub fn start(options: Options, loaded: Loaded) -> Result<(Self, Applied), StartError> {
-        let plane = DataPlane::open(&options.instance, sizes_of(&loaded.policy), options.mode)?;
+        let plane = DataPlane::open(
+            &options.instance,
+            sizes_of(&loaded.policy),
+            loaded.policy.adopt,
+            options.mode,
+        )?;
         let policy = Arc::new(loaded.policy);
         let mut controller = Self {
             options,
