@@ -39,13 +39,13 @@ pub(super) fn disjoint(pieces: &[Piece]) -> (Vec<Interval>, Vec<Conflict>) {
     let mut open: BTreeSet<usize> = BTreeSet::new();
     let mut changes = changes(pieces).into_iter().peekable();
     while let Some(change) = changes.next() {
-        if !change.begins {
-            open.remove(&change.piece);
-        } else {
+        if change.begins {
             if let Some(&held) = open.first() {
                 conflicts.extend(conflict(pieces, held, change.piece));
             }
             open.insert(change.piece);
+        } else {
+            open.remove(&change.piece);
         }
         let Some(next) = changes.peek().filter(|next| next.at > change.at) else {
             continue;

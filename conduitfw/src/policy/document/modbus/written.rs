@@ -99,7 +99,7 @@ pub(super) fn read(
             "the step is too small beside the largest of the values",
             "such numbers cannot be told apart: choose a larger step, or smaller values",
         );
-        report(fault, section.place(MAX_STEP), diagnostics).unwrap_or(())
+        report::<()>(fault, section.place(MAX_STEP), diagnostics);
     }
     written
 }
@@ -379,13 +379,10 @@ fn value_entry(value: &Value<'_>, bounds: &Bounds) -> Result<(NumberRange, bool)
                 has_ends,
             )
         }
-        DeValue::String(text) => match split(text) {
-            Some((first, last)) => (bounds.read(first)?, bounds.read(last)?, true),
-            None => {
-                let number = bounds.read(text)?;
-                (number, number, true)
-            }
-        },
+        DeValue::String(text) => {
+            let (first, last) = split(text).unwrap_or((text, text));
+            (bounds.read(first)?, bounds.read(last)?, true)
+        }
         _ => {
             let number = bounds.number(value)?;
             (number, number, true)
