@@ -245,6 +245,7 @@ impl Controller {
             started: self.started,
             events_delivered,
             events_missed,
+            flows_adopted: self.sink.flows_adopted(),
         };
         Ok(Status::read(
             &self.options.instance,
