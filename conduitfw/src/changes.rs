@@ -296,7 +296,7 @@ mod tests {
         let mut new = PLANT.to_owned();
         for number in 2..=14 {
             let rule = "[[conduits.modbus]]\nfunctions = [3]\nunits";
-            new.push_str(&format!("\n{rule} = [{number}]\n"));
+            let _ = write!(new, "\n{rule} = [{number}]\n");
         }
         let said = Changes::between(&policy(PLANT), &policy(&new)).to_string();
         assert_eq!(said.lines().count(), 11, "{said}");
