@@ -4,6 +4,7 @@ mod ids;
 mod intervals;
 mod limits;
 mod modbus;
+mod operands;
 mod pairs;
 mod rows;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use conduitfw_common::modbus::function::{Body, FunctionCode};
+use conduitfw_common::modbus::function::FunctionCode;
 use conduitfw_common::table::{
     FUNCTIONS, Interval, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_RULE_SETS,
     MAX_VALUE_RANGES, Operation, RuleSet, operation,
@@ -10,10 +10,11 @@ use conduitfw_common::table::{
 use zerocopy::IntoBytes as _;
 
 use super::super::diagnostic::Diagnostics;
-use super::super::model::{Conduit, ModbusRule, ModbusTable, Operands, PortRange, Written};
+use super::super::model::{Conduit, ModbusRule, PortRange};
 use super::super::resolve::does_not_fit;
 use super::intervals::{Conflict, Piece, disjoint};
 use super::limits::{LimitRows, NoRow};
+use super::operands::{Class, largest_operand, operand_in_words, operands};
 
 /// What every cell of a row that allows nothing holds.
 const DENIED: Operation = Operation {
@@ -400,63 +401,5 @@ impl ModbusTables {
             self.full = true;
             does_not_fit(what, found, limit, rules.conduit.span, diagnostics);
         }
-    }
-}
-
-/// Functions that every rule treats alike, if it allows them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Class {
-    /// By its table, and whether it writes what limits of values hold for.
-    OfTable(ModbusTable, bool),
-    /// By operands of its own.
-    Own(u8),
-    /// Without operands, and whether its length is known.
-    Plain(bool),
-}
-
-impl Class {
-    fn of(function: FunctionCode) -> Self {
-        if let Some(table) = ModbusTable::of(function) {
-            return Self::OfTable(table, Written::concerns(function));
-        }
-        match function {
-            FunctionCode::DIAGNOSTICS | FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT => {
-                Self::Own(function.0)
-            }
-            _ => Self::Plain(!matches!(function.request_body(), Body::Any)),
-        }
-    }
-}
-
-const fn largest_operand(function: FunctionCode) -> u16 {
-    match function {
-        FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT => 255,
-        _ => u16::MAX,
-    }
-}
-
-/// What a rule allows a function to be asked for: all of it where the rule names nothing.
-fn operands(rule: &ModbusRule, function: FunctionCode) -> Vec<(u16, u16)> {
-    let own = match function {
-        FunctionCode::DIAGNOSTICS => &rule.sub_functions,
-        FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT => &rule.mei_types,
-        _ => &Operands::All,
-    };
-    match (own, rule.ranges(function)) {
-        (Operands::Ranges(ranges), _) => ranges.clone(),
-        (Operands::All, None) => vec![(0, largest_operand(function))],
-        (Operands::All, Some(ranges)) => ranges
-            .iter()
-            .map(|range| (range.first, range.last))
-            .collect(),
-    }
-}
-
-fn operand_in_words(function: FunctionCode, operand: u16) -> String {
-    let of_function = format!("(function {})", function.0);
-    match (ModbusTable::of(function), Class::of(function)) {
-        (Some(table), _) => format!("{} {operand} {of_function}", table.item()),
-        (None, Class::Own(_)) => format!("operand {operand} {of_function}"),
-        _ => format!("function {}", function.0),
     }
 }

@@ -4,6 +4,7 @@ mod functions;
 mod modicon;
 mod operands;
 mod registers;
+mod values;
 mod written;
 
 use conduitfw_common::modbus::MAXIMUM_LENGTH;

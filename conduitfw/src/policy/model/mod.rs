@@ -2,6 +2,7 @@
 
 mod modbus;
 mod policy;
+mod written;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,12 +10,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::source::Span;
-pub use modbus::{
-    ModbusRule, ModbusTable, Number, NumberRange, NumberType, OperandRange, Rate, TableRanges,
-    WordOrder, Written,
-};
+pub use modbus::{ModbusRule, ModbusTable, OperandRange, Rate, TableRanges};
 pub(super) use policy::AddressIndex;
 pub use policy::Policy;
+pub use written::{Number, NumberRange, NumberType, WordOrder, Written};
 
 /// A zone by its number: 0 is the gateway, the others count from 1 in the order of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,18 +1,17 @@
 //! `values`, `bits`, `max_step` and how the registers that they hold for are read.
 
 use conduitfw_common::modbus::function::{Body, FunctionCode};
-use toml::de::DeValue;
 
 use super::super::super::diagnostic::Diagnostics;
 use super::super::super::model::{Number, NumberRange, NumberType, WordOrder, Written};
 use super::super::super::source::Span;
 use super::super::super::value::{Fault, a};
 use super::super::conduit::number_or_range;
-use super::super::section::{Section, Value, integer, report, wrong_entry, wrong_type};
+use super::super::section::{Section, integer, report, wrong_type};
 use super::super::unknown_word;
 use super::functions::{Functions, in_words};
+use super::values::{self, Bounds, VALUES, Values};
 
-const VALUES: &str = "values";
 const BITS: &str = "bits";
 const MAX_STEP: &str = "max_step";
 /// Keys that limit what is written.
@@ -67,7 +66,7 @@ pub(super) fn read(
     } else {
         Bounds::of(number)
     };
-    let values = values(section, &bounds, diagnostics);
+    let values = values::read(section, &bounds, diagnostics);
     let fits_coils = values.as_ref().is_none_or(|values| {
         let is_bit = |range: &NumberRange| range.last <= Number::Integer(1);
         values.ranges.iter().all(is_bit)
@@ -224,190 +223,6 @@ fn word_order(
         );
     }
     order.map_or_else(WordOrder::default, |order| order.value)
-}
-
-/// What a written value can be.
-struct Bounds {
-    what: &'static str,
-    first: Number,
-    last: Number,
-}
-
-impl Bounds {
-    const COIL: Self = Self {
-        what: "value of a coil",
-        first: Number::Integer(0),
-        last: Number::Integer(1),
-    };
-
-    const fn of(number: NumberType) -> Self {
-        let (first, last) = number.bounds();
-        Self {
-            what: number.label(),
-            first,
-            last,
-        }
-    }
-
-    fn is_real(&self) -> bool {
-        matches!(self.first, Number::Real(_))
-    }
-
-    fn number(&self, value: &Value<'_>) -> Result<Number, Fault> {
-        let expected = if self.is_real() {
-            "a number, \"first-last\" or { min = 0, max = 100 }"
-        } else {
-            "a whole number, \"first-last\" or { min = 0, max = 100 }"
-        };
-        match value.get_ref() {
-            DeValue::Float(number) if self.is_real() => self.read(number.as_str()),
-            other => match integer(other) {
-                Some(number) => self.read(&number.to_string()),
-                None => Err(wrong_entry(&a(self.what), value, expected)),
-            },
-        }
-    }
-
-    fn read(&self, text: &str) -> Result<Number, Fault> {
-        let text = text.trim();
-        let number = if self.is_real() {
-            text.replace('_', "").parse().ok().map(Number::Real)
-        } else {
-            // One that is larger than any of ours counts as out of range.
-            let digits = text.strip_prefix('-').unwrap_or(text);
-            let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            is_number.then(|| Number::Integer(text.parse().unwrap_or(i64::MAX)))
-        };
-        let number = number.ok_or_else(|| {
-            Fault::new(
-                "bad-range",
-                format!("`{text}` is not {}", a(self.what)),
-                "a range is written \"first-last\", as in \"3-5\"",
-            )
-        })?;
-        if number >= self.first && number <= self.last {
-            return Ok(number);
-        }
-        Err(Fault::new(
-            "out-of-range",
-            format!("{text} is not {}", a(self.what)),
-            match self.what {
-                "u16" => format!("expected {} to {}, or give `type`", self.first, self.last),
-                "f32" => "expected a finite number of single precision".to_owned(),
-                _ => format!("expected {} to {}", self.first, self.last),
-            },
-        ))
-    }
-}
-
-/// Values that may be written, and whether both ends of all of them were given.
-struct Values {
-    ranges: Vec<NumberRange>,
-    has_ends: bool,
-}
-
-fn values(section: &Section<'_>, bounds: &Bounds, diagnostics: &mut Diagnostics) -> Option<Values> {
-    let value = section.value(VALUES)?;
-    let entries = match value.get_ref() {
-        DeValue::Table(_) => match value_entry(value, bounds) {
-            Ok(entry) => vec![entry],
-            Err(fault) => report(fault, value.span().into(), diagnostics).unwrap_or_default(),
-        },
-        DeValue::Array(_) => section
-            .entries(VALUES, diagnostics, |value| value_entry(value, bounds))
-            .into_iter()
-            .map(|entry| entry.value)
-            .collect(),
-        _ => {
-            let expected = "{ min = 0, max = 100 } or a list of values";
-            wrong_type(VALUES, value, expected, diagnostics).unwrap_or_default()
-        }
-    };
-    let has_ends = entries.iter().all(|entry| entry.1);
-    let mut ranges: Vec<NumberRange> = entries.into_iter().map(|entry| entry.0).collect();
-    ranges.sort_by(|one, other| {
-        one.first
-            .partial_cmp(&other.first)
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
-    Some(Values {
-        ranges: merged(ranges),
-        has_ends,
-    })
-}
-
-/// Sorted ranges without overlaps; whole numbers that follow one another are one range.
-fn merged(sorted: Vec<NumberRange>) -> Vec<NumberRange> {
-    let mut ranges: Vec<NumberRange> = Vec::new();
-    for range in sorted {
-        let touches = |before: &NumberRange| match (before.last, range.first) {
-            (Number::Integer(last), Number::Integer(first)) => first <= last.saturating_add(1),
-            (last, first) => first <= last,
-        };
-        match ranges.last_mut() {
-            Some(before) if touches(before) => {
-                if range.last > before.last {
-                    before.last = range.last;
-                }
-            }
-            _ => ranges.push(range),
-        }
-    }
-    ranges
-}
-
-/// A range, and whether both of its ends were given.
-fn value_entry(value: &Value<'_>, bounds: &Bounds) -> Result<(NumberRange, bool), Fault> {
-    let (first, last, has_ends) = match value.get_ref() {
-        DeValue::Table(table) => {
-            let known = table
-                .keys()
-                .all(|key| matches!(key.get_ref().as_ref(), "min" | "max"));
-            if !known || table.is_empty() {
-                return Err(Fault::new(
-                    "bad-range",
-                    "this is not a range of values",
-                    "expected { min = 0, max = 100 }, or one of the two",
-                ));
-            }
-            let end = |key| table.get(key).map(|value| bounds.number(value)).transpose();
-            let (min, max) = (end("min")?, end("max")?);
-            let has_ends = min.is_some() && max.is_some();
-            (
-                min.unwrap_or(bounds.first),
-                max.unwrap_or(bounds.last),
-                has_ends,
-            )
-        }
-        DeValue::String(text) => {
-            let (first, last) = split(text).unwrap_or((text, text));
-            (bounds.read(first)?, bounds.read(last)?, true)
-        }
-        _ => {
-            let number = bounds.number(value)?;
-            (number, number, true)
-        }
-    };
-    if first > last {
-        return Err(Fault::new(
-            "range-upside-down",
-            format!("values from {first} to {last} are upside down"),
-            format!("did you mean {last} to {first}?"),
-        ));
-    }
-    Ok((NumberRange { first, last }, has_ends))
-}
-
-/// The two ends of `"first-last"`. A sign and that of an exponent do not part them.
-fn split(text: &str) -> Option<(&str, &str)> {
-    let ends_a_number = |before: &str| {
-        let last = before.trim_end().bytes().last();
-        last.is_some_and(|byte| byte.is_ascii_digit() || byte == b'.')
-    };
-    let (at, _) = text
-        .match_indices('-')
-        .find(|(at, _)| text.get(..*at).is_some_and(ends_a_number))?;
-    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 fn bits(section: &Section<'_>, number: NumberType, diagnostics: &mut Diagnostics) -> Option<u16> {
