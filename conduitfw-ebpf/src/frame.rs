@@ -38,7 +38,9 @@ impl Frame {
 
     #[inline(always)]
     pub(crate) fn bytes(&self) -> u32 {
-        (self.end() - self.start()) as u32
+        // Hidden, or LLVM takes the difference of the lower halves and spills half a pointer:
+        // "invalid size of register spill" (Linux 6.18).
+        hidden(self.end() - self.start()) as u32
     }
 
     #[inline(always)]

@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::policy::{Conduit, ModbusRule, Policy, Zone};
 
+/// Names of a kind that are told at most.
+const NAMES_TOLD: usize = 10;
+
 /// Names that came, went, or mean something else now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -78,8 +81,12 @@ impl fmt::Display for Changes {
                 ('~', &difference.changed),
             ];
             for (sign, names) in lines {
-                for name in names {
+                for name in names.iter().take(NAMES_TOLD) {
                     writeln!(f, "  {sign} {kind} {name}")?;
+                }
+                if names.len() > NAMES_TOLD {
+                    let more = names.len() - NAMES_TOLD;
+                    writeln!(f, "  {sign} and {more} more {kind}s")?;
                 }
             }
         }
@@ -114,6 +121,7 @@ fn changed_settings(old: &Policy, new: &Policy) -> Vec<String> {
         ("mode", old.mode != new.mode),
         ("timeouts", old.timeouts != new.timeouts),
         ("limits", old.limits != new.limits),
+        ("adopt", old.adopt != new.adopt),
         (
             "gateway addresses",
             old.gateway_addresses != new.gateway_addresses,
@@ -216,9 +224,17 @@ fn rule_meaning(rule: &ModbusRule) -> String {
         functions,
         sub_functions,
         mei_types,
+        tables,
+        records,
+        written,
+        max_rate,
+        max_length,
         ..
     } = rule;
-    format!("{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?}")
+    format!(
+        "{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?} {tables:?} {records:?} \
+         {written:?} {max_rate:?} {max_length:?}"
+    )
 }
 
 #[cfg(test)]
@@ -273,6 +289,20 @@ mod tests {
             "  ~ setting mode\n  ~ zone control\n  + asset hmi-2\n  - asset hmi-1\n  \
              ~ conduit watch\n  ~ rule watch/modbus-1\n"
         );
+    }
+
+    #[test]
+    fn a_long_list_of_names_is_cut_short() {
+        let mut new = PLANT.to_owned();
+        for number in 2..=14 {
+            let rule = "[[conduits.modbus]]\nfunctions = [3]\nunits";
+            let _ = write!(new, "\n{rule} = [{number}]\n");
+        }
+        let said = Changes::between(&policy(PLANT), &policy(&new)).to_string();
+        assert_eq!(said.lines().count(), 11, "{said}");
+        assert!(said.ends_with("\n  + and 3 more rules\n"), "{said}");
+        let said = Changes::between(&policy(&new), &policy(PLANT)).to_string();
+        assert!(said.ends_with("\n  - and 3 more rules\n"), "{said}");
     }
 
     #[test]

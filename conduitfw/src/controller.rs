@@ -152,7 +152,12 @@ impl Controller {
     ///
     /// The policy is refused, or the machine is in the way.
     pub fn start(options: Options, loaded: Loaded) -> Result<(Self, Applied), StartError> {
-        let plane = DataPlane::open(&options.instance, sizes_of(&loaded.policy), options.mode)?;
+        let plane = DataPlane::open(
+            &options.instance,
+            sizes_of(&loaded.policy),
+            loaded.policy.adopt,
+            options.mode,
+        )?;
         let policy = Arc::new(loaded.policy);
         let mut controller = Self {
             options,
@@ -240,6 +245,7 @@ impl Controller {
             started: self.started,
             events_delivered,
             events_missed,
+            flows_adopted: self.sink.flows_adopted(),
         };
         Ok(Status::read(
             &self.options.instance,

@@ -1,14 +1,17 @@
 //! What is in force and what it did, from the pinned maps: also when no controller runs.
 
+mod response_times;
+
 use std::{collections::BTreeMap, fmt};
 
 use aya::{maps::MapError, programs::ProgramInfo};
 use conduitfw_common::{
     REASON_SLOTS, Reason,
-    table::{Counter, MAX_CONDUITS},
+    table::{Counter, Generation, MAX_CONDUITS, RESPONSE_BUCKETS},
 };
 use jiff::Timestamp;
 use nix::net::if_::if_nametoindex;
+pub use response_times::{Bucket, ResponseTimes};
 use serde::Serialize;
 
 use crate::{
@@ -44,7 +47,7 @@ pub struct InterfaceStatus {
 }
 
 /// What one conduit did. The counters go back to when its name first came into force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConduitStatus {
     /// Its name; nothing for traffic that no conduit is responsible for.
     pub name: Option<String>,
@@ -56,6 +59,8 @@ pub struct ConduitStatus {
     pub denied: Traffic,
     /// What was denied, by reason.
     pub reasons: BTreeMap<&'static str, Traffic>,
+    /// How long its responders took to reply to inspected requests; nothing when none replied.
+    pub response_times: Option<ResponseTimes>,
 }
 
 /// How often a rule allowed an operation.
@@ -82,6 +87,9 @@ pub struct ControllerStatus {
     pub events_delivered: u64,
     /// Events that it knows to have missed since.
     pub events_missed: u64,
+    /// Connections that were open before the gateway and were picked up since, as far as their
+    /// events arrived.
+    pub flows_adopted: u64,
 }
 
 /// Every frame, and what became of it.
@@ -149,7 +157,7 @@ impl Status {
         let (slot, generation) = maps.in_force()?;
         let names = NameTable::read(maps)?;
         let remembered = InForce::load(instance, generation.number);
-        let conduits = read_conduits(maps, slot, generation.observe != 0, &names)?;
+        let conduits = read_conduits(maps, slot, &generation, &names)?;
         let (events, would_deny) = read_reporting(maps)?;
         let mut frames = Frames {
             would_deny,
@@ -215,9 +223,10 @@ fn read_interfaces(pins: &Pins) -> Vec<InterfaceStatus> {
 fn read_conduits(
     maps: &Maps,
     slot: u32,
-    all_observe: bool,
+    generation: &Generation,
     names: &NameTable,
 ) -> Result<Vec<ConduitStatus>, MapError> {
+    let (all_observe, hz) = (generation.observe != 0, generation.ticks_per_second);
     let mut conduits = Vec::with_capacity(names.conduits.len() + 1);
     for (id, name) in &names.conduits {
         let row = maps
@@ -228,7 +237,10 @@ fn read_conduits(
             0 => "not in force",
             _ => mode_label(all_observe || row.observe != 0),
         };
-        conduits.push(read_conduit(maps, *id, Some(name.clone()), mode)?);
+        let mut status = read_conduit(maps, *id, Some(name.clone()), mode)?;
+        let times = ResponseTimes::new(&read_response_times(maps, *id)?, hz);
+        status.response_times = (times.replies > 0).then_some(times);
+        conduits.push(status);
     }
     conduits.sort_by(|a, b| a.name.cmp(&b.name));
     conduits.push(read_conduit(maps, 0, None, mode_label(all_observe))?);
@@ -247,6 +259,7 @@ fn read_conduit(
         allowed: read_traffic(maps, id, 0)?,
         denied: Traffic::default(),
         reasons: BTreeMap::new(),
+        response_times: None,
     };
     for number in 1..REASON_SLOTS {
         let traffic = read_traffic(maps, id, number)?;
@@ -270,6 +283,18 @@ fn read_traffic(maps: &Maps, conduit: u32, reason: u32) -> Result<Traffic, MapEr
         sum.add(Traffic { frames, bytes });
     }
     Ok(sum)
+}
+
+/// The sum over all processors of each bucket.
+fn read_response_times(maps: &Maps, conduit: u32) -> Result<Vec<u64>, MapError> {
+    let first = conduit.min(MAX_CONDUITS - 1) * RESPONSE_BUCKETS;
+    let bucket = |bucket: u32| {
+        let counts = maps.response_times.get(&(first + bucket), 0)?;
+        Ok(counts
+            .iter()
+            .fold(0, |sum: u64, count| sum.saturating_add(*count)))
+    };
+    (0..RESPONSE_BUCKETS).map(bucket).collect()
 }
 
 fn read_rules(maps: &Maps, names: &NameTable) -> Result<Vec<RuleStatus>, MapError> {
@@ -349,6 +374,13 @@ impl fmt::Display for Status {
         }
         let EventCounts { delivered, lost } = self.events;
         writeln!(f, "events        {delivered} delivered, {lost} lost")?;
+        let adopted = self.controller.as_ref().map_or(0, |c| c.flows_adopted);
+        if adopted > 0 {
+            writeln!(
+                f,
+                "adopted       {adopted} connections that were open before the gateway"
+            )?;
+        }
         for conduit in &self.conduits {
             write_conduit(f, conduit)?;
         }
@@ -372,6 +404,9 @@ fn write_conduit(f: &mut fmt::Formatter<'_>, conduit: &ConduitStatus) -> fmt::Re
     )?;
     for (reason, traffic) in &conduit.reasons {
         writeln!(f, "              {} {reason}", traffic.frames)?;
+    }
+    if let Some(times) = &conduit.response_times {
+        writeln!(f, "              {} replies: {times}", times.replies)?;
     }
     Ok(())
 }

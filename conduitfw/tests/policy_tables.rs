@@ -656,7 +656,7 @@ fn a_policy_of_a_mebibyte_is_judged_in_time() {
         assert!(refusal.diagnostics().len() <= 200);
         assert!(refusal.render().contains("more problems are not shown"));
     }
-    let larger = "#".repeat((1 << 20) + 1);
+    let larger = "#".repeat(policy::MAX_POLICY_BYTES + 1);
     let refusal = policy::load_text("p.toml", &larger).unwrap_err();
     assert_eq!(refusal.diagnostics()[0].code, "file-too-large");
     assert!(

@@ -1,7 +1,12 @@
 //! The lab and what the integration tests build on.
 
+pub mod agreement;
+pub mod captures;
+pub mod chance;
+pub mod conversations;
 pub mod frames;
 pub mod lab;
 pub mod load;
 pub mod peers;
 pub mod scene;
+pub mod twin;

@@ -3,7 +3,9 @@
 mod check;
 mod detach;
 mod events;
+mod explain;
 mod reload;
+mod replay;
 mod run;
 mod status;
 
@@ -83,12 +85,16 @@ enum Verb {
     Run(run::Arguments),
     /// Say whether a policy is right, without root and without a kernel
     Check(check::Arguments),
+    /// Say what a policy decides about an operation, and which rule almost allows it; no root
+    Explain(Box<explain::Arguments>),
     /// Put a changed policy in force, or say why not
     Reload(reload::Arguments),
     /// Say what is in force and what it did
     Status(status::Arguments),
     /// Show what was denied
     Events(events::Arguments),
+    /// Judge the frames of a capture by a policy, without root
+    Replay(replay::Arguments),
     /// Take the program off every interface: nothing is filtered any more
     Detach(detach::Arguments),
     /// Say which version this is
@@ -122,9 +128,11 @@ pub fn obey(command_line: CommandLine) -> Result<(), Failure> {
     match command_line.verb {
         Verb::Run(arguments) => run::run(instance, arguments),
         Verb::Check(arguments) => check::check(&arguments),
+        Verb::Explain(arguments) => explain::explain(*arguments),
         Verb::Reload(arguments) => reload::reload(&instance, &arguments),
         Verb::Status(arguments) => status::status(&instance, &arguments),
         Verb::Events(arguments) => events::events(&instance, &arguments),
+        Verb::Replay(arguments) => replay::replay(&arguments),
         Verb::Detach(arguments) => detach::detach_all(&instance, &arguments),
         Verb::Version => print(&format!("conduitfw {}\n", env!("CARGO_PKG_VERSION"))),
     }

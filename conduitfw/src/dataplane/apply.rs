@@ -1,6 +1,9 @@
 //! Putting a compiled policy in force: write the other slot, check it, flip.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use aya::Ebpf;
 use conduitfw_common::table::{Interface, InterfaceKey};
@@ -46,7 +49,8 @@ pub enum InterfaceChange {
 }
 
 impl DataPlane {
-    /// Loads the programs, taking over maps that an earlier controller left.
+    /// Loads the programs, taking over maps that an earlier controller left. Connections that are
+    /// open already are picked up for the time `adopt`, unless there was an earlier controller.
     ///
     /// # Errors
     ///
@@ -54,10 +58,11 @@ impl DataPlane {
     pub fn open(
         instance: &Instance,
         sizes: TableSizes,
+        adopt: Duration,
         mode: AttachMode,
     ) -> Result<Self, DataPlaneError> {
         let pins = Pins::of(instance);
-        let loaded = load::load(&pins, &instance.bpffs, sizes)?;
+        let loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
         Ok(Self {
             ebpf: loaded.ebpf,
             maps: loaded.maps,

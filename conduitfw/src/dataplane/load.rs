@@ -16,7 +16,8 @@ use super::{
 };
 
 /// The data plane, built for the BPF target.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/conduitfw-ebpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/conduitfw-ebpf"));
 
 /// Name of the program that decides frames.
 pub(super) const PROGRAM: &str = "conduitfw";
@@ -73,7 +74,7 @@ impl TableSizes {
     }
 
     /// Rows of each table, with twice the room so that buckets seldom fill.
-    fn rows(self) -> [(&'static str, u32); 5] {
+    pub(super) fn rows(self) -> [(&'static str, u32); 5] {
         [
             ("FLOW_BUCKETS", self.flows * 2 / FLOWS_OF_A_BUCKET),
             ("FLOWS", self.flows * 2),
@@ -86,7 +87,7 @@ impl TableSizes {
         ]
     }
 
-    fn settings(self) -> Result<Settings, DataPlaneError> {
+    fn settings(self, adopt_until_ticks: u64) -> Result<Settings, DataPlaneError> {
         let mut hash_keys = [0; 12];
         for key in &mut hash_keys {
             *key = getrandom::u64().map_err(|error| DataPlaneError::System {
@@ -100,7 +101,7 @@ impl TableSizes {
             flow_bucket_mask: self.flows * 2 / FLOWS_OF_A_BUCKET - 1,
             opening_bucket_mask: self.opening_flows * 2 / FLOWS_OF_A_BUCKET - 1,
             stream_mask: self.inspected_flows - 1,
-            adopt_until_ticks: 0,
+            adopt_until_ticks,
         })
     }
 }
@@ -113,8 +114,14 @@ pub(super) struct Loaded {
     pub(super) took_over: bool,
 }
 
-/// Loads the programs, with new maps or with those that an earlier controller left pinned.
-pub(super) fn load(pins: &Pins, bpffs: &Path, sizes: TableSizes) -> Result<Loaded, DataPlaneError> {
+/// Loads the programs, with new maps or with those that an earlier controller left pinned. New ones
+/// pick up connections that are open already, for the time `adopt`.
+pub(super) fn load(
+    pins: &Pins,
+    bpffs: &Path,
+    sizes: TableSizes,
+    adopt: Duration,
+) -> Result<Loaded, DataPlaneError> {
     check_kernel()?;
     let sizes = sizes.rounded();
     let took_over = pins.exist() && check_pinned(pins, sizes)?;
@@ -123,7 +130,7 @@ pub(super) fn load(pins: &Pins, bpffs: &Path, sizes: TableSizes) -> Result<Loade
         pins.remove_all()?;
         pins.create(bpffs)?;
     }
-    match load_into(pins, sizes, took_over) {
+    match load_into(pins, sizes, adopt, took_over) {
         Ok(loaded) => Ok(loaded),
         Err(error) => {
             if !took_over && let Err(left) = pins.remove_all() {
@@ -165,7 +172,12 @@ fn check_pinned(pins: &Pins, sizes: TableSizes) -> Result<bool, DataPlaneError> 
     Ok(true)
 }
 
-fn load_into(pins: &Pins, sizes: TableSizes, took_over: bool) -> Result<Loaded, DataPlaneError> {
+fn load_into(
+    pins: &Pins,
+    sizes: TableSizes,
+    adopt: Duration,
+    took_over: bool,
+) -> Result<Loaded, DataPlaneError> {
     let mut loader = EbpfLoader::new();
     for (name, rows) in sizes.rows() {
         loader.map_max_entries(name, rows);
@@ -184,20 +196,22 @@ fn load_into(pins: &Pins, sizes: TableSizes, took_over: bool) -> Result<Loaded, 
         .load()
         .map_err(|error| load_error(PROGRAM, error))?;
     let known = maps.in_force()?.1.ticks_per_second;
+    // The window is that of the first load: a controller that takes over has nothing to pick up.
     let ticks_per_second = if took_over && known != 0 {
         known
     } else {
-        measure_ticks_per_second(&mut ebpf)?
+        let clock = Clock::measure(&mut ebpf)?;
+        if !took_over {
+            let settings = Plain(sizes.settings(clock.end_of(adopt))?);
+            maps.settings
+                .set(0, settings, 0)
+                .map_err(|source| DataPlaneError::Write {
+                    what: "settings",
+                    source,
+                })?;
+        }
+        clock.ticks_per_second
     };
-    if !took_over {
-        let settings = Plain(sizes.settings()?);
-        maps.settings
-            .set(0, settings, 0)
-            .map_err(|source| DataPlaneError::Write {
-                what: "settings",
-                source,
-            })?;
-    }
     Ok(Loaded {
         ebpf,
         maps,
@@ -228,20 +242,41 @@ pub(super) fn program<'a>(
     program.try_into().map_err(|error| load_error(name, error))
 }
 
-/// Learns the kernel's HZ by watching its tick count beside its clock.
-fn measure_ticks_per_second(ebpf: &mut Ebpf) -> Result<u32, DataPlaneError> {
-    program(ebpf, CLOCK_PROGRAM)?
-        .load()
-        .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
-    let (first_ticks, first_ns) = read_clock(ebpf)?;
-    thread::sleep(Duration::from_millis(200));
-    let (last_ticks, last_ns) = read_clock(ebpf)?;
-    program(ebpf, CLOCK_PROGRAM)?
-        .unload()
-        .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
-    let ticks = last_ticks.saturating_sub(first_ticks);
-    let nanoseconds = last_ns.saturating_sub(first_ns).max(1);
-    Ok(nearest_rate(ticks, nanoseconds))
+/// The kernel's tick counter.
+struct Clock {
+    now_ticks: u64,
+    ticks_per_second: u32,
+}
+
+impl Clock {
+    /// Learns the kernel's HZ by watching its tick count beside its clock.
+    fn measure(ebpf: &mut Ebpf) -> Result<Self, DataPlaneError> {
+        program(ebpf, CLOCK_PROGRAM)?
+            .load()
+            .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
+        let (first_ticks, first_ns) = read_clock(ebpf)?;
+        thread::sleep(Duration::from_millis(200));
+        let (last_ticks, last_ns) = read_clock(ebpf)?;
+        program(ebpf, CLOCK_PROGRAM)?
+            .unload()
+            .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
+        let ticks = last_ticks.saturating_sub(first_ticks);
+        let nanoseconds = last_ns.saturating_sub(first_ns).max(1);
+        Ok(Self {
+            now_ticks: last_ticks,
+            ticks_per_second: nearest_rate(ticks, nanoseconds),
+        })
+    }
+
+    /// What the counter shows when a time from now is over; 0 when there is no time.
+    fn end_of(&self, time: Duration) -> u64 {
+        if time.is_zero() {
+            return 0;
+        }
+        let ticks = time.as_millis() * u128::from(self.ticks_per_second) / 1000;
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        self.now_ticks.saturating_add(ticks)
+    }
 }
 
 fn read_clock(ebpf: &mut Ebpf) -> Result<(u64, u64), DataPlaneError> {
@@ -271,7 +306,7 @@ fn nearest_rate(ticks: u64, nanoseconds: u64) -> u32 {
     u32::try_from(nearest.max(1)).unwrap_or(u32::MAX)
 }
 
-fn object_error(error: EbpfError) -> DataPlaneError {
+pub(super) fn object_error(error: EbpfError) -> DataPlaneError {
     if let EbpfError::MapError(map_error) = &error
         && is_permission(map_error)
     {
@@ -296,7 +331,7 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The last lines of the verifier say why; ten thousand lines before them do not help.
-fn load_error(program: &'static str, error: ProgramError) -> DataPlaneError {
+pub(super) fn load_error(program: &'static str, error: ProgramError) -> DataPlaneError {
     match error {
         ProgramError::LoadError {
             io_error,
@@ -355,6 +390,16 @@ mod tests {
     }
 
     #[test]
+    fn the_window_ends_when_its_time_is_over() {
+        let clock = Clock {
+            now_ticks: 4_294_000_000,
+            ticks_per_second: 250,
+        };
+        assert_eq!(clock.end_of(Duration::from_mins(5)), 4_294_075_000);
+        assert_eq!(clock.end_of(Duration::ZERO), 0);
+    }
+
+    #[test]
     fn sizes_come_back_from_the_settings_that_they_made() {
         let sizes = TableSizes {
             flows: 10_000,
@@ -364,7 +409,7 @@ mod tests {
         let rounded = sizes.rounded();
         assert_eq!(rounded.flows, 16_384);
         assert_eq!(rounded.opening_flows, 8);
-        let settings = rounded.settings().unwrap();
+        let settings = rounded.settings(0).unwrap();
         assert_eq!(TableSizes::of(&settings), rounded);
         assert_eq!(settings.flow_bucket_mask, 16_384 * 2 / 8 - 1);
     }

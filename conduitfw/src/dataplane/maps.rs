@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aya::{
-    Pod,
+    Ebpf, Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
 };
 use conduitfw_common::table::{
@@ -12,6 +12,8 @@ use conduitfw_common::table::{
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::DataPlaneError;
 
 /// A record that maps may hold: plain bytes on both sides of the system call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,6 +158,34 @@ impl Maps {
         })
     }
 
+    /// Takes the maps of a program that was loaded and pinned nothing.
+    ///
+    /// # Errors
+    ///
+    /// A map that is missing or has another layout.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self, DataPlaneError> {
+        Ok(Self {
+            active: take(ebpf, "ACTIVE")?,
+            generations: take(ebpf, "GENERATIONS")?,
+            settings: take(ebpf, "SETTINGS")?,
+            interfaces: take(ebpf, "INTERFACES")?,
+            networks: take(ebpf, "NETWORKS")?,
+            pairs: take(ebpf, "PAIRS")?,
+            services: take(ebpf, "SERVICES")?,
+            conduits: take(ebpf, "CONDUITS")?,
+            rule_sets: take(ebpf, "RULE_SETS")?,
+            operations: take(ebpf, "OPERATIONS")?,
+            intervals: take(ebpf, "INTERVALS")?,
+            limits: take(ebpf, "LIMITS")?,
+            value_ranges: take(ebpf, "VALUE_RANGES")?,
+            response_times: take(ebpf, "RESPONSE_TIMES")?,
+            counters: take(ebpf, "COUNTERS")?,
+            rules: take(ebpf, "RULES")?,
+            reporting: take(ebpf, "REPORTING")?,
+            names: take(ebpf, "NAMES")?,
+        })
+    }
+
     /// The slot in force, and what holds for it.
     ///
     /// # Errors
@@ -189,6 +219,16 @@ pub fn open_settings(directory: &Path) -> Result<Settings, OpenMapError> {
 /// The map is missing, may not be opened, or is no ring buffer.
 pub fn open_events(directory: &Path) -> Result<RingBuf<MapData>, OpenMapError> {
     open(directory, "EVENTS")
+}
+
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DataPlaneError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or(DataPlaneError::Incomplete(name))?;
+    Ok(M::try_from(map)?)
 }
 
 fn open<M: TryFrom<Map, Error = MapError>>(

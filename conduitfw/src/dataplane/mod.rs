@@ -7,6 +7,7 @@ mod load;
 pub mod maps;
 mod offload;
 mod pins;
+mod private;
 pub mod rtnetlink;
 mod slot;
 
@@ -19,6 +20,7 @@ pub use apply::{DataPlane, InterfaceChange};
 pub use attach::AttachMode;
 pub use load::TableSizes;
 pub use pins::{Pins, detach};
+pub use private::{FRAME_BYTES, PrivateDataPlane};
 
 use crate::dataplane::maps::OpenMapError;
 

@@ -20,10 +20,17 @@ pub struct AttachedProgram {
 }
 
 // Numbers of linux/rtnetlink.h and linux/if_link.h.
+const NLMSG_ERROR: u16 = 2;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
 const RTMGRP_LINK: u32 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -59,6 +66,31 @@ pub fn link_changes() -> io::Result<OwnedFd> {
     open(RTMGRP_LINK)
 }
 
+/// Makes an interface of a kind that needs nothing else.
+///
+/// # Errors
+///
+/// The kernel does not know the kind, or has an interface of that name.
+pub fn add_link(name: &str, kind: &str) -> io::Result<()> {
+    let descriptor = open(0)?;
+    send(
+        descriptor.as_raw_fd(),
+        &new_link(name, kind),
+        MsgFlags::empty(),
+    )?;
+    let mut answer = vec![0; 8192];
+    let length = recv(descriptor.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    let answer = answer.get(..length).unwrap_or_default();
+    // An error message holds the negative error number, 0 for success.
+    match (u16_at(answer, 4), u32_at(answer, MESSAGE_HEADER)) {
+        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(NLMSG_ERROR), Some(number)) => Err(io::Error::from_raw_os_error(
+            number.cast_signed().wrapping_neg(),
+        )),
+        _ => Err(io::Error::other("an answer that is not understood")),
+    }
+}
+
 /// Empties a socket of [`link_changes`]; what the messages say is asked anew anyway.
 pub fn drain(descriptor: &OwnedFd) {
     let mut message = [0; 8192];
@@ -92,6 +124,30 @@ fn link_request(ifindex: u32) -> Vec<u8> {
     message.extend(ifindex.to_ne_bytes());
     message.extend([0; 8]); // flags and change
     message
+}
+
+fn new_link(name: &str, kind: &str) -> Vec<u8> {
+    let mut body = vec![0; LINK_HEADER];
+    push_attribute(&mut body, IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+    let mut info = Vec::new();
+    push_attribute(&mut info, IFLA_INFO_KIND, kind.as_bytes());
+    push_attribute(&mut body, IFLA_LINKINFO, &info);
+    let length = u32::try_from(MESSAGE_HEADER + body.len()).unwrap_or(0);
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(RTM_NEWLINK.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]); // sequence and port
+    message.extend(body);
+    message
+}
+
+fn push_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(4);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
 }
 
 fn parse_link(message: &[u8]) -> Option<AttachedProgram> {

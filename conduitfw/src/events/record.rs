@@ -35,6 +35,8 @@ pub enum EventKind {
     Deny,
     /// It passed because its conduit, or the policy, only observes.
     WouldDeny,
+    /// It passed, and is the first that is known of a connection that was open before the gateway.
+    Adopt,
 }
 
 /// One denied, or would-be denied, frame.
@@ -165,10 +167,10 @@ impl Event {
         let [icmp_type, icmp_code] = record.source_port.to_be_bytes();
         Self {
             time,
-            event: if record.would_deny == 0 {
-                EventKind::Deny
-            } else {
-                EventKind::WouldDeny
+            event: match reason {
+                Some(Reason::FlowAdopted) => EventKind::Adopt,
+                _ if record.would_deny != 0 => EventKind::WouldDeny,
+                _ => EventKind::Deny,
             },
             reason: reason.map_or_else(
                 || format!("reason-{}", record.reason),

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use conduitfw_common::event::EventRecord;
+use conduitfw_common::{Reason, event::EventRecord};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -37,6 +37,7 @@ pub struct EventSink {
     zone: TimeZone,
     delivered: u64,
     lost: u64,
+    adopted: u64,
 }
 
 impl Default for EventSink {
@@ -56,6 +57,7 @@ impl EventSink {
             zone,
             delivered: 0,
             lost: 0,
+            adopted: 0,
         }
     }
 
@@ -70,6 +72,9 @@ impl EventSink {
         };
         self.note_gap(record.cpu, record.sequence);
         self.delivered += 1;
+        if record.reason == Reason::FlowAdopted.number() {
+            self.adopted += 1;
+        }
         let event = Event::from_record(&record, clock.time_of(record.time_ns), names);
         let words = in_words(&event, &self.zone);
         self.publish(&event, words);
@@ -85,6 +90,12 @@ impl EventSink {
     #[must_use]
     pub fn delivered_and_lost(&self) -> (u64, u64) {
         (self.delivered, self.lost)
+    }
+
+    /// Connections that were picked up, as far as their events arrived here.
+    #[must_use]
+    pub fn flows_adopted(&self) -> u64 {
+        self.adopted
     }
 
     /// The last events, oldest first, and those to come.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use conduitfw_common::{Verdict, modbus::function::FunctionCode};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{Event, EventKind, LostEvents, ModbusFields, PolicyInForce};
@@ -13,6 +14,7 @@ pub fn in_words(event: &Event, zone: &TimeZone) -> String {
     line.push_str(match event.event {
         EventKind::Deny => " DENY",
         EventKind::WouldDeny => " WOULD-DENY",
+        EventKind::Adopt => " ADOPT",
     });
     if let Some(conduit) = &event.conduit {
         line.push(' ');
@@ -39,12 +41,21 @@ pub fn in_words(event: &Event, zone: &TimeZone) -> String {
     if let Some(destination) = destination {
         let _ = write!(line, " -> {destination}");
     }
+    let is_reply = event.direction == Some("reply");
     let _ = match (&event.modbus, &event.transport) {
-        (Some(modbus), _) => write!(line, " {}", modbus_words(modbus)),
+        (Some(modbus), _) => write!(line, " {}", modbus_words(modbus, is_reply)),
         (None, Some(transport)) => write!(line, " {}", transport_words(event, transport)),
         (None, None) => write!(line, " {}", ether_type_words(&event.ether_type)),
     };
-    let _ = write!(line, ": {}", event.reason.replace('-', " "));
+    let _ = match event.event {
+        EventKind::Adopt => write!(line, ": {}", event.meaning),
+        EventKind::Deny | EventKind::WouldDeny => {
+            write!(line, ": {}", event.reason.replace('-', " "))
+        }
+    };
+    if event.verdict == Verdict::Exception.label() {
+        line.push_str(", answered with exception 1");
+    }
     line
 }
 
@@ -89,8 +100,8 @@ fn party(
     }
 }
 
-fn modbus_words(modbus: &ModbusFields) -> String {
-    let mut words = "modbus".to_owned();
+fn modbus_words(modbus: &ModbusFields, is_reply: bool) -> String {
+    let mut words = if is_reply { "modbus reply" } else { "modbus" }.to_owned();
     let mut add = |text: String| {
         words.push(' ');
         words.push_str(&text);
@@ -98,7 +109,17 @@ fn modbus_words(modbus: &ModbusFields) -> String {
     if let Some(unit) = modbus.unit {
         add(format!("unit {unit}"));
     }
-    match (modbus.function, modbus.function_name) {
+    // V1.1b3 §7: the function code of an exception has its highest bit set.
+    let excepted = modbus.function.filter(|code| is_reply && *code & 0x80 != 0);
+    let function = excepted.map_or(modbus.function, |code| Some(code & 0x7f));
+    let name = match excepted {
+        Some(_) => {
+            add("exception to".to_owned());
+            function.and_then(|code| FunctionCode(code).name())
+        }
+        None => modbus.function_name,
+    };
+    match (function, name) {
         (Some(number), Some(name)) => add(format!("{name} ({number})")),
         (Some(number), None) => add(format!("function {number}")),
         (None, _) => {}
@@ -148,7 +169,11 @@ fn ether_type_words(ether_type: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use conduitfw_common::{Reason, event::EventRecord, table::Address};
+    use conduitfw_common::{
+        Reason,
+        event::{EventRecord, direction, field},
+        table::Address,
+    };
 
     use super::{
         super::record::tests::{Plant, denied_write},
@@ -166,6 +191,57 @@ mod tests {
             words(&denied_write()),
             "12:03:11 DENY hmi-dosing hmi-1 -> plc-dosing modbus unit 1 write-single-register (6) \
              address 10: function not allowed"
+        );
+    }
+
+    #[test]
+    fn a_refused_value_is_told_with_what_became_of_it() {
+        let mut record = denied_write();
+        record.reason = Reason::ValueNotAllowed as u8;
+        record.verdict = Verdict::Exception as u8;
+        record.operation.fields |= field::VALUE;
+        record.operation.value = 9999;
+        assert_eq!(
+            words(&record),
+            "12:03:11 DENY hmi-dosing hmi-1 -> plc-dosing modbus unit 1 write-single-register (6) \
+             address 10 value 9999: value not allowed, answered with exception 1"
+        );
+        record.reason = Reason::StepTooLarge as u8;
+        record.verdict = Verdict::Reset as u8;
+        assert!(words(&record).ends_with("address 10 value 9999: step too large"));
+        record.reason = Reason::RateExceeded as u8;
+        assert!(words(&record).ends_with(": rate exceeded"));
+    }
+
+    #[test]
+    fn a_denied_reply_is_told_from_its_sender() {
+        let mut record = denied_write();
+        std::mem::swap(&mut record.source, &mut record.destination);
+        record.direction = direction::REPLY;
+        record.reason = Reason::UnsolicitedReply as u8;
+        record.operation.fields = field::HEADER | field::FUNCTION;
+        assert_eq!(
+            words(&record),
+            "12:03:11 DENY hmi-dosing plc-dosing -> hmi-1 modbus reply unit 1 \
+             write-single-register (6): unsolicited reply"
+        );
+        record.operation.function |= 0x80;
+        record.reason = Reason::ReplyMismatch as u8;
+        assert!(words(&record).ends_with(
+            "modbus reply unit 1 exception to write-single-register (6): reply mismatch"
+        ));
+    }
+
+    #[test]
+    fn an_adopted_flow_is_no_denial() {
+        let mut record = denied_write();
+        record.reason = Reason::FlowAdopted as u8;
+        record.verdict = Verdict::Pass as u8;
+        record.protocol = 0;
+        assert_eq!(
+            words(&record),
+            "12:03:11 ADOPT hmi-dosing hmi-1 -> plc-dosing tcp port 502: a connection that was \
+             open before the gateway is picked up"
         );
     }
 

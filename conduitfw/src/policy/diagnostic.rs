@@ -310,6 +310,16 @@ impl Diagnostics {
         format!("line {}", self.source.place(span.start).line)
     }
 
+    /// The text of a place, to show it within a message.
+    pub(super) fn text_of(&self, span: Span) -> &str {
+        self.source.slice(span)
+    }
+
+    /// How many errors were reported, to see whether a step went well.
+    pub(super) fn errors(&self) -> usize {
+        self.errors
+    }
+
     pub(super) fn has_errors(&self) -> bool {
         self.errors > 0
     }

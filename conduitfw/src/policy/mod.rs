@@ -30,15 +30,16 @@ pub use compile::{
 pub use diagnostic::{Diagnostic, Refusal, Severity};
 pub use document::keys;
 pub use model::{
-    Asset, AssetId, ByteSet, Conduit, Limits, ModbusRule, Mode, NewFlows, OnDeny, Operands,
-    PartyId, Policy, PortRange, Site, Timeouts, Vlans, Zone, ZoneId,
+    Asset, AssetId, ByteSet, Conduit, Limits, ModbusRule, ModbusTable, Mode, NewFlows, Number,
+    NumberRange, NumberType, OnDeny, OperandRange, Operands, PartyId, Policy, PortRange, Rate,
+    Site, TableRanges, Timeouts, Vlans, WordOrder, Written, Zone, ZoneId,
 };
 
 use diagnostic::Diagnostics;
 use source::Source;
 
 /// The largest policy that is read.
-pub const MAX_POLICY_BYTES: usize = 1 << 20;
+pub const MAX_POLICY_BYTES: usize = 4 << 20;
 
 /// A policy that was read, resolved and found to fit.
 #[derive(Debug)]

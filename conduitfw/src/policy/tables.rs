@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use conduitfw_common::table::{
-    ANY_VLANS, Address, Interface, Network, Operation, Pair, PairKey, Party, Service, operation,
+    ANY_VLANS, Address, Interface, Interval, Network, Operation, Pair, PairKey, Party, Service,
+    operation,
 };
 
 use super::compile::{CompiledTables, address_words};
@@ -76,22 +77,37 @@ impl CompiledTables {
         Some(self.operations.get(usize::from(row))?[usize::from(function)])
     }
 
-    /// The rule that allows an operation, if one does.
+    /// The rule that allows an operation on one operand, if one does.
     #[must_use]
     pub fn rule(&self, rule_set: u16, unit: u8, function: u8, operand: u16) -> Option<u16> {
         let cell = self.operation(rule_set, unit, function)?;
         match cell.kind {
             operation::ALLOWED => Some(cell.rule),
-            operation::RANGES => {
-                let first = usize::try_from(cell.first).ok()?;
-                let count = usize::try_from(cell.count).ok()?;
-                let run = self.intervals.get(first..first + count)?;
-                let found = run
-                    .iter()
-                    .find(|i| i.first <= operand && operand <= i.last)?;
-                Some(found.rule)
-            }
+            operation::RANGES => Some(self.interval(cell, operand)?.rule),
             _ => None,
+        }
+    }
+
+    /// The interval of a cell that an operand lies in.
+    #[must_use]
+    pub fn interval(&self, cell: Operation, operand: u16) -> Option<Interval> {
+        let first = usize::try_from(cell.first).ok()?;
+        let count = usize::try_from(cell.count).ok()?;
+        let run = self.intervals.get(first..first + count)?;
+        let behind = run.partition_point(|interval| interval.first <= operand);
+        let interval = *run.get(behind.checked_sub(1)?)?;
+        (operand <= interval.last).then_some(interval)
+    }
+
+    /// Whether all of `first..=last` is allowed at once.
+    #[must_use]
+    pub fn reaches(&self, cell: Operation, first: u16, last: u16) -> bool {
+        match cell.kind {
+            operation::ALLOWED => true,
+            operation::RANGES => self
+                .interval(cell, first)
+                .is_some_and(|interval| last <= interval.reach),
+            _ => false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::model::{NewFlows, PortRange, Vlans};
+use super::model::{NewFlows, PortRange, Rate, Vlans};
 
 /// What is wrong with a value.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,23 +65,59 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     Ok(duration)
 }
 
-/// The fastest rate, in flows a second.
+/// `[settings] adopt`: `"5m"`, or `"0s"` for never.
+pub(super) fn adopt(text: &str) -> Result<Duration, Fault> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    duration(text)
+}
+
+/// The fastest rate, a second.
 const FASTEST: u64 = 1_000_000;
 
 /// `"100/s"`, `"100/s burst 200"` or `"unlimited"`.
 pub(super) fn new_flows(text: &str) -> Result<NewFlows, Fault> {
-    const HELP: &str = "a number per s, m or h, as in \"100/s\" or \"100/s burst 200\"; or \
-                        \"unlimited\"";
-    let malformed = || {
-        Fault::new(
-            "bad-rate",
-            format!("`{text}` is not a rate of new flows"),
-            HELP,
-        )
-    };
     if text == "unlimited" {
         return Ok(NewFlows::Unlimited);
     }
+    let rate = rate(
+        text,
+        "rate of new flows",
+        "a number per s, m or h, as in \"100/s\" or \"100/s burst 200\"; or \"unlimited\"",
+        "expected \"1/m\" to \"1000000/s\"; to allow no flows, leave the conduit out",
+    )?;
+    let per_second = u64::from(rate.count) / rate.per.as_secs();
+    Ok(NewFlows::Rate {
+        flows: rate.count,
+        per: rate.per,
+        burst: burst(rate.burst.unwrap_or_else(|| (per_second * 2).max(10)))?,
+    })
+}
+
+/// `"2/s"` or `"10/m burst 3"`.
+pub(super) fn max_rate(text: &str) -> Result<Rate, Fault> {
+    let rate = rate(
+        text,
+        "rate of operations",
+        "a number per s, m or h, as in \"2/s\" or \"10/m burst 3\"",
+        "expected \"1/m\" to \"1000000/s\"; to allow no operations, leave the rule out",
+    )?;
+    Ok(Rate {
+        operations: rate.count,
+        per: rate.per,
+        burst: burst(rate.burst.unwrap_or(1))?,
+    })
+}
+
+struct RateText {
+    count: u32,
+    per: Duration,
+    burst: Option<u64>,
+}
+
+fn rate(text: &str, what: &str, example: &str, expected: &str) -> Result<RateText, Fault> {
+    let malformed = || Fault::new("bad-rate", format!("`{text}` is not a {what}"), example);
     let (rate, burst) = match text.split_once(" burst ") {
         Some((rate, burst)) => (rate, Some(burst.parse::<u32>().map_err(|_| malformed())?)),
         None => (text, None),
@@ -90,36 +126,39 @@ pub(super) fn new_flows(text: &str) -> Result<NewFlows, Fault> {
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(malformed());
     }
-    let flows: u64 = number.parse().unwrap_or(u64::MAX);
+    let count: u64 = number.parse().unwrap_or(u64::MAX);
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
         _ => return Err(malformed()),
     };
-    // The time between two flows is a 32-bit count of 1/65,536 ticks: 65 s where HZ is 1000.
-    if flows.saturating_mul(60) < seconds || flows > FASTEST.saturating_mul(seconds) {
+    // The time between two is a 32-bit count of 1/65,536 ticks: 65 s where HZ is 1000.
+    if count.saturating_mul(60) < seconds || count > FASTEST.saturating_mul(seconds) {
         return Err(Fault::new(
             "rate-out-of-range",
             format!("a rate of `{rate}` is out of range"),
-            "expected \"1/m\" to \"1000000/s\"; to allow no flows, leave the conduit out",
+            expected,
         ));
     }
-    let per_second = flows / seconds;
-    let burst = burst.map_or_else(|| (per_second * 2).max(10), u64::from);
-    if !(1..=FASTEST * 2).contains(&burst) {
-        return Err(Fault::new(
-            "rate-out-of-range",
-            format!("a burst of {burst} flows is out of range"),
-            "expected 1 to 2000000",
-        ));
-    }
-    let narrow = |number: u64| u32::try_from(number).map_err(|_| malformed());
-    Ok(NewFlows::Rate {
-        flows: narrow(flows)?,
+    Ok(RateText {
+        count: u32::try_from(count).map_err(|_| malformed())?,
         per: Duration::from_secs(seconds),
-        burst: narrow(burst)?,
+        burst: burst.map(u64::from),
     })
+}
+
+fn burst(burst: u64) -> Result<u32, Fault> {
+    u32::try_from(burst)
+        .ok()
+        .filter(|burst| (1..=FASTEST * 2).contains(&u64::from(*burst)))
+        .ok_or_else(|| {
+            Fault::new(
+                "rate-out-of-range",
+                format!("a burst of {burst} is out of range"),
+                "expected 1 to 2000000",
+            )
+        })
 }
 
 /// `"first-last"` or a single number in a string, within `0..=largest`.
@@ -152,6 +191,12 @@ pub(super) fn range(what: &str, text: &str, largest: u16) -> Result<(u16, u16), 
     Ok((first, last))
 }
 
+/// A word with its article: "an address", "a u16", "an f32".
+pub(super) fn a(what: &str) -> String {
+    let vowel = what.starts_with(['a', 'e', 'i', 'o']) || what == "f32";
+    format!("{} {what}", if vowel { "an" } else { "a" })
+}
+
 /// A number within `smallest..=largest`.
 pub(super) fn integer(what: &str, number: i128, smallest: u16, largest: u16) -> Result<u16, Fault> {
     u16::try_from(number)
@@ -165,7 +210,7 @@ pub(super) fn integer(what: &str, number: i128, smallest: u16, largest: u16) -> 
             };
             Fault::new(
                 "out-of-range",
-                format!("{found} is not a {what}"),
+                format!("{found} is not {}", a(what)),
                 format!("expected {smallest} to {largest}"),
             )
         })

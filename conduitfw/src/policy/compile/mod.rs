@@ -1,7 +1,10 @@
 //! A policy laid out as the kernel reads it. It does not know in which slot it will stand.
 
 mod ids;
+mod intervals;
+mod limits;
 mod modbus;
+mod operands;
 mod pairs;
 mod rows;
 
@@ -19,7 +22,7 @@ use super::model::{PartyId, Policy};
 use super::resolve::does_not_fit;
 use super::source::Span;
 pub use ids::{Ids, NameKind, TooManyNames};
-use modbus::ModbusTables;
+use modbus::{ModbusTables, Rules};
 use pairs::Opening;
 pub(super) use pairs::Pairs;
 pub use rows::address_words;
@@ -100,7 +103,7 @@ fn build(
 ) -> CompiledTables {
     let pairs = Pairs::new(policy, diagnostics);
     pairs.check(policy, diagnostics);
-    let mut modbus = ModbusTables::new();
+    let mut modbus = ModbusTables::new(surroundings.ticks_per_second);
     let mut conduits = Vec::new();
     let mut numbers = Vec::new();
     let mut rule_sets = Vec::new();
@@ -122,7 +125,11 @@ fn build(
         let mut sets = Vec::new();
         for (_, indices) in groups {
             let rules: Vec<_> = indices.iter().map(|&index| rules[index]).collect();
-            sets.push(modbus.rule_set(&rules, conduit.span, diagnostics));
+            let rules = Rules {
+                conduit,
+                numbered: &rules,
+            };
+            sets.push(modbus.rule_set(rules, diagnostics));
         }
         rule_sets.push(sets);
     }
@@ -137,8 +144,8 @@ fn build(
         rule_sets: modbus.rule_sets,
         operations: modbus.operations,
         intervals: modbus.intervals,
-        limits: modbus.limits,
-        value_ranges: modbus.value_ranges,
+        limits: modbus.limits.limits,
+        value_ranges: modbus.limits.values,
     }
 }
 

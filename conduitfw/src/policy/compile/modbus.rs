@@ -1,22 +1,20 @@
 //! Modbus rules as rule sets, rows of operations and intervals of operands.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use conduitfw_common::modbus::function::FunctionCode;
 use conduitfw_common::table::{
-    FUNCTIONS, Interval, Limits, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, Operation,
-    RuleSet, ValueRange, operation,
+    FUNCTIONS, Interval, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_RULE_SETS,
+    MAX_VALUE_RANGES, Operation, RuleSet, operation,
 };
+use zerocopy::IntoBytes as _;
 
 use super::super::diagnostic::Diagnostics;
-use super::super::model::{Conduit, ModbusRule, Operands, PortRange};
+use super::super::model::{Conduit, ModbusRule, PortRange};
 use super::super::resolve::does_not_fit;
-use super::super::source::Span;
-
-/// Functions that are allowed by an operand too, and the largest operand.
-const DIAGNOSTICS: (FunctionCode, u16) = (FunctionCode::DIAGNOSTICS, u16::MAX);
-const ENCAPSULATED_INTERFACE: (FunctionCode, u16) =
-    (FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT, 255);
+use super::intervals::{Conflict, Piece, disjoint};
+use super::limits::{LimitRows, NoRow};
+use super::operands::{Class, largest_operand, operand_in_words, operands};
 
 /// What every cell of a row that allows nothing holds.
 const DENIED: Operation = Operation {
@@ -82,47 +80,51 @@ pub(super) fn port_groups(conduit: &Conduit, diagnostics: &mut Diagnostics) -> V
     groups
 }
 
+/// Rules that are compiled together, with their ids, and the conduit that they are of.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'p> {
+    pub(super) conduit: &'p Conduit,
+    pub(super) numbered: &'p [(&'p ModbusRule, u16)],
+}
+
 /// The tables of Modbus rules, as they grow.
 #[derive(Debug)]
 pub(super) struct ModbusTables {
     pub(super) rule_sets: Vec<RuleSet>,
     pub(super) operations: Vec<Row>,
     pub(super) intervals: Vec<Interval>,
-    pub(super) limits: Vec<Limits>,
-    pub(super) value_ranges: Vec<ValueRange>,
+    pub(super) limits: LimitRows,
     known_sets: HashMap<[u16; 256], u16>,
     known_rows: HashMap<Vec<(u8, u16, u32, u32)>, u16>,
-    known_runs: HashMap<Vec<(u16, u16, u16)>, u32>,
+    /// By their bytes.
+    known_runs: HashMap<Vec<u8>, u32>,
+    /// Pairs of rules whose contradiction was reported.
+    reported: HashSet<(u16, u16)>,
     full: bool,
 }
 
 impl ModbusTables {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(ticks_per_second: u32) -> Self {
         Self {
             rule_sets: vec![RuleSet { rows: [0; 256] }],
             operations: vec![[DENIED; FUNCTIONS as usize]],
             intervals: Vec::new(),
-            limits: vec![Limits::default()],
-            value_ranges: Vec::new(),
+            limits: LimitRows::new(ticks_per_second),
             known_sets: HashMap::new(),
             known_rows: HashMap::new(),
             known_runs: HashMap::new(),
+            reported: HashSet::new(),
             full: false,
         }
     }
 
-    /// The number of the rule set for rules of one conduit, given with their ids.
-    pub(super) fn rule_set(
-        &mut self,
-        rules: &[(&ModbusRule, u16)],
-        span: Span,
-        diagnostics: &mut Diagnostics,
-    ) -> u16 {
+    /// The number of the rule set for rules of one conduit.
+    pub(super) fn rule_set(&mut self, rules: Rules<'_>, diagnostics: &mut Diagnostics) -> u16 {
         let mut rows = [0; 256];
         let mut row_of: HashMap<Vec<usize>, u16> = HashMap::new();
         for (unit, row) in (0..=u8::MAX).zip(&mut rows) {
-            let holding: Vec<usize> = (0..rules.len())
-                .filter(|&index| rules[index].0.units.contains(unit))
+            let holding: Vec<usize> = (0..rules.numbered.len())
+                .filter(|&index| rules.numbered[index].0.units.contains(unit))
                 .collect();
             if holding.is_empty() {
                 continue;
@@ -130,8 +132,12 @@ impl ModbusTables {
             *row = if let Some(row) = row_of.get(&holding) {
                 *row
             } else {
-                let rules: Vec<_> = holding.iter().map(|&index| rules[index]).collect();
-                let row = self.row(&rules, span, diagnostics);
+                let numbered: Vec<_> = holding.iter().map(|&index| rules.numbered[index]).collect();
+                let of_unit = Rules {
+                    numbered: &numbered,
+                    ..rules
+                };
+                let row = self.row(of_unit, diagnostics);
                 row_of.insert(holding, row);
                 row
             };
@@ -139,14 +145,8 @@ impl ModbusTables {
         if let Some(known) = self.known_sets.get(&rows) {
             return *known;
         }
-        let limit = MAX_RULE_SETS as usize;
-        let number = self.number(
-            "sets of Modbus rules",
-            self.rule_sets.len(),
-            limit,
-            span,
-            diagnostics,
-        );
+        let (next, limit) = (self.rule_sets.len(), MAX_RULE_SETS as usize);
+        let number = self.number("sets of Modbus rules", next, limit, rules, diagnostics);
         if let Some(number) = number {
             self.rule_sets.push(RuleSet { rows });
             self.known_sets.insert(rows, number);
@@ -154,20 +154,37 @@ impl ModbusTables {
         number.unwrap_or(0)
     }
 
-    fn row(
-        &mut self,
-        rules: &[(&ModbusRule, u16)],
-        span: Span,
-        diagnostics: &mut Diagnostics,
-    ) -> u16 {
+    fn row(&mut self, rules: Rules<'_>, diagnostics: &mut Diagnostics) -> u16 {
+        let mut allowing: Vec<Vec<usize>> = vec![Vec::new(); FUNCTIONS as usize];
+        for (index, (rule, _)) in rules.numbered.iter().enumerate() {
+            for function in rule.functions.iter() {
+                allowing[usize::from(function)].push(index);
+            }
+        }
         let mut row = [DENIED; FUNCTIONS as usize];
-        for (function, cell) in (0..=u8::MAX).zip(&mut row) {
-            let allowing: Vec<_> = rules
-                .iter()
-                .copied()
-                .filter(|rule| rule.0.functions.contains(function))
-                .collect();
-            *cell = self.operation(function, &allowing, span, diagnostics);
+        // Functions that rules treat alike, and that the same rules allow, are the same cell.
+        let mut known: HashMap<(Class, &[usize]), Operation> = HashMap::new();
+        for ((function, cell), allowing) in (0..=u8::MAX).zip(&mut row).zip(&allowing) {
+            if allowing.is_empty() {
+                continue;
+            }
+            let function = FunctionCode(function);
+            let key = (Class::of(function), allowing.as_slice());
+            *cell = if let Some(known) = known.get(&key) {
+                *known
+            } else {
+                let numbered: Vec<_> = allowing
+                    .iter()
+                    .map(|&index| rules.numbered[index])
+                    .collect();
+                let of_function = Rules {
+                    numbered: &numbered,
+                    ..rules
+                };
+                let operation = self.operation(function, of_function, diagnostics);
+                known.insert(key, operation);
+                operation
+            };
         }
         let key: Vec<_> = row
             .iter()
@@ -176,14 +193,9 @@ impl ModbusTables {
         if let Some(known) = self.known_rows.get(&key) {
             return *known;
         }
-        let limit = MAX_OPERATION_ROWS as usize;
-        let number = self.number(
-            "distinct sets of Modbus units",
-            self.operations.len(),
-            limit,
-            span,
-            diagnostics,
-        );
+        let (next, limit) = (self.operations.len(), MAX_OPERATION_ROWS as usize);
+        let what = "distinct sets of Modbus units";
+        let number = self.number(what, next, limit, rules, diagnostics);
         if let Some(number) = number {
             self.operations.push(row);
             self.known_rows.insert(key, number);
@@ -193,49 +205,48 @@ impl ModbusTables {
 
     fn operation(
         &mut self,
-        function: u8,
-        allowing: &[(&ModbusRule, u16)],
-        span: Span,
+        function: FunctionCode,
+        allowing: Rules<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Operation {
-        let Some(&(_, first_rule)) = allowing.first() else {
-            return DENIED;
-        };
-        let allowed = Operation {
-            kind: operation::ALLOWED,
-            rule: first_rule,
-            ..DENIED
-        };
-        let operands = |rule: &ModbusRule| match FunctionCode(function) {
-            code if code == DIAGNOSTICS.0 => Some((rule.sub_functions.clone(), DIAGNOSTICS.1)),
-            code if code == ENCAPSULATED_INTERFACE.0 => {
-                Some((rule.mei_types.clone(), ENCAPSULATED_INTERFACE.1))
-            }
-            _ => None,
-        };
-        let mut ranges = Vec::new();
-        let mut largest = 0;
-        for &(rule, id) in allowing {
-            let Some((own, end)) = operands(rule) else {
-                return allowed;
-            };
-            largest = end;
-            match own {
-                // The rules before it keep what they allow, so that each counts its own.
-                Operands::All => ranges.push((0, end, id)),
-                Operands::Ranges(own) => {
-                    ranges.extend(own.into_iter().map(|(first, last)| (first, last, id)));
+        let mut pieces = Vec::new();
+        for &(rule, id) in allowing.numbered {
+            let limits = match self.limits.row(rule, id, function) {
+                Ok(limits) => limits,
+                Err(error) => {
+                    self.no_row(&error, rule, allowing, diagnostics);
+                    0
                 }
-            }
+            };
+            let width = rule
+                .written(function)
+                .map_or(1, |written| written.number.registers());
+            let piece = |(first, last)| Piece {
+                first,
+                last,
+                rule: id,
+                limits,
+                width,
+                is_rated: rule.max_rate.is_some(),
+            };
+            pieces.extend(operands(rule, function).into_iter().map(piece));
         }
-        let run = disjoint(&ranges);
-        if let [(0, last, rule)] = run[..]
-            && last == largest
+        let (run, conflicts) = disjoint(&pieces);
+        for conflict in conflicts {
+            self.contradiction(function, allowing, &pieces, conflict, diagnostics);
+        }
+        // The whole of a table without limits needs no search.
+        if let [only] = run.as_slice()
+            && (only.first, only.last, only.limits) == (0, largest_operand(function), 0)
         {
-            return Operation { rule, ..allowed };
+            return Operation {
+                kind: operation::ALLOWED,
+                rule: only.rule,
+                ..DENIED
+            };
         }
         let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
-        let first = self.interval_run(run, span, diagnostics);
+        let first = self.interval_run(&run, allowing, diagnostics);
         Operation {
             kind: operation::RANGES,
             first,
@@ -246,36 +257,119 @@ impl ModbusTables {
 
     fn interval_run(
         &mut self,
-        run: Vec<(u16, u16, u16)>,
-        span: Span,
+        run: &[Interval],
+        rules: Rules<'_>,
         diagnostics: &mut Diagnostics,
     ) -> u32 {
-        if let Some(known) = self.known_runs.get(&run) {
+        let key = run.as_bytes().to_vec();
+        if let Some(known) = self.known_runs.get(&key) {
             return *known;
         }
         let first = self.intervals.len();
-        if first + run.len() > MAX_INTERVALS as usize {
-            self.refuse(
-                "intervals of operands",
-                first + run.len(),
-                MAX_INTERVALS as usize,
-                span,
-                diagnostics,
-            );
+        let (found, limit) = (first + run.len(), MAX_INTERVALS as usize);
+        if found > limit {
+            self.refuse("intervals of operands", found, limit, rules, diagnostics);
             return 0;
         }
-        for &(first, last, rule) in &run {
-            self.intervals.push(Interval {
-                first,
-                last,
-                reach: last,
-                rule,
-                ..Interval::default()
-            });
-        }
+        self.intervals.extend(run);
         let first = u32::try_from(first).unwrap_or(u32::MAX);
-        self.known_runs.insert(run, first);
+        self.known_runs.insert(key, first);
         first
+    }
+
+    /// Reports two rules that limit the same operand in different ways, once for each pair.
+    fn contradiction(
+        &mut self,
+        function: FunctionCode,
+        allowing: Rules<'_>,
+        pieces: &[Piece],
+        conflict: Conflict,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let rule = |piece: usize| {
+            let id = pieces.get(piece)?.rule;
+            allowing
+                .numbered
+                .iter()
+                .find(|(_, own)| *own == id)
+                .copied()
+        };
+        let (Some((one, one_id)), Some((other, other_id))) =
+            (rule(conflict.one), rule(conflict.other))
+        else {
+            return;
+        };
+        if !self.reported.insert((one_id, other_id)) {
+            return;
+        }
+        let operand = operand_in_words(function, conflict.operand);
+        let name = &allowing.conduit.name;
+        if one_id == other_id {
+            diagnostics.error(
+                "limited-twice",
+                other.span,
+                format!(
+                    "rule `{}` of conduit `{name}` has {operand} in two numbers",
+                    one.name
+                ),
+                "its ranges overlap by half a number: give each number once",
+            );
+            return;
+        }
+        let (one_says, other_says) = (
+            one.limits_in_words(function),
+            other.limits_in_words(function),
+        );
+        let (message, help) = if one_says == other_says {
+            (
+                format!(
+                    "rules `{}` and `{}` of conduit `{name}` read {operand} as part of different \
+                     numbers",
+                    one.name, other.name
+                ),
+                "begin their ranges at the same half",
+            )
+        } else {
+            (
+                format!(
+                    "rules `{}` and `{}` of conduit `{name}` limit {operand} in different ways: \
+                     {one_says}; {other_says}",
+                    one.name, other.name
+                ),
+                "name it in one of them, or give both the same limits",
+            )
+        };
+        let at = diagnostics.line_of(one.span);
+        let help = format!("{help} (the other: {at})");
+        diagnostics.error("limited-twice", other.span, message, help);
+    }
+
+    fn no_row(
+        &mut self,
+        error: &NoRow,
+        rule: &ModbusRule,
+        rules: Rules<'_>,
+        diagnostics: &mut Diagnostics,
+    ) {
+        match *error {
+            NoRow::Full(what, found) => {
+                let limit = if what.starts_with("limits") {
+                    MAX_LIMITS - 1
+                } else {
+                    MAX_VALUE_RANGES
+                };
+                self.refuse(what, found, limit as usize, rules, diagnostics);
+            }
+            NoRow::Rate => diagnostics.error(
+                "does-not-fit",
+                rule.span,
+                format!(
+                    "`max_rate` of rule `{}` does not fit the kernel's clock",
+                    rule.name
+                ),
+                "choose another rate",
+            ),
+        }
     }
 
     /// The number of the next row of a table, unless the table is full.
@@ -284,11 +378,11 @@ impl ModbusTables {
         what: &str,
         next: usize,
         limit: usize,
-        span: Span,
+        rules: Rules<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Option<u16> {
         if next >= limit {
-            self.refuse(what, next, limit - 1, span, diagnostics);
+            self.refuse(what, next, limit - 1, rules, diagnostics);
             return None;
         }
         u16::try_from(next).ok()
@@ -300,63 +394,12 @@ impl ModbusTables {
         what: &str,
         found: usize,
         limit: usize,
-        span: Span,
+        rules: Rules<'_>,
         diagnostics: &mut Diagnostics,
     ) {
         if !self.full {
             self.full = true;
-            does_not_fit(what, found, limit, span, diagnostics);
+            does_not_fit(what, found, limit, rules.conduit.span, diagnostics);
         }
-    }
-}
-
-/// Sorted, disjoint ranges with rule ids; where two overlap, the first given one counts.
-/// Neighbours of one rule are merged.
-fn disjoint(ranges: &[(u16, u16, u16)]) -> Vec<(u16, u16, u16)> {
-    // Every start of a range and every end opens a run in which nothing changes.
-    let mut cuts: Vec<u32> = Vec::new();
-    for &(first, last, _) in ranges {
-        cuts.push(u32::from(first));
-        cuts.push(u32::from(last) + 1);
-    }
-    cuts.sort_unstable();
-    cuts.dedup();
-    let mut run: Vec<(u16, u16, u16)> = Vec::new();
-    for window in cuts.windows(2) {
-        let &[start, next] = window else { continue };
-        let (Ok(first), Ok(last)) = (u16::try_from(start), u16::try_from(next - 1)) else {
-            continue;
-        };
-        let holding = ranges
-            .iter()
-            .find(|range| range.0 <= first && last <= range.1);
-        let Some(&(_, _, rule)) = holding else {
-            continue;
-        };
-        match run.last_mut() {
-            Some(before) if before.2 == rule && u32::from(before.1) + 1 == start => before.1 = last,
-            _ => run.push((first, last, rule)),
-        }
-    }
-    run
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn overlapping_ranges_become_disjoint_and_the_first_counts() {
-        assert_eq!(disjoint(&[]), []);
-        assert_eq!(
-            disjoint(&[(5, 9, 1), (10, 20, 1), (0, 2, 1)]),
-            [(0, 2, 1), (5, 20, 1)]
-        );
-        assert_eq!(
-            disjoint(&[(10, 20, 1), (5, 30, 2)]),
-            [(5, 9, 2), (10, 20, 1), (21, 30, 2)]
-        );
-        assert_eq!(disjoint(&[(0, u16::MAX, 3)]), [(0, u16::MAX, 3)]);
-        assert_eq!(disjoint(&[(7, 7, 1), (7, 7, 2)]), [(7, 7, 1)]);
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn conduit_row(
     let on_deny = match conduit.on_deny {
         OnDeny::Reset => Verdict::Reset,
         OnDeny::Drop => Verdict::Drop,
+        OnDeny::Exception => Verdict::Exception,
     };
     ConduitRow {
         present: 1,
@@ -82,13 +83,24 @@ fn does_not_fit_rate(
     );
 }
 
-/// A rate of new flows as interval and burst in 1/65,536 tick: never faster than was asked for.
+/// A rate of new flows as interval and burst.
 fn rate(new_flows: NewFlows, ticks_per_second: u32) -> Option<(u32, u64)> {
-    let NewFlows::Rate { flows, per, burst } = new_flows else {
-        return Some((0, 0));
-    };
+    match new_flows {
+        NewFlows::Unlimited => Some((0, 0)),
+        NewFlows::Rate { flows, per, burst } => rate_cells(flows, per, burst, ticks_per_second),
+    }
+}
+
+/// A rate as interval and burst in 1/65,536 tick: never faster than was asked for. None when it
+/// does not fit the clock.
+pub(super) fn rate_cells(
+    count: u32,
+    per: Duration,
+    burst: u32,
+    ticks_per_second: u32,
+) -> Option<(u32, u64)> {
     let parts = u64::from(ticks_per_second) * 65_536 * per.as_secs();
-    let interval = u32::try_from(parts.div_ceil(u64::from(flows.max(1)))).ok()?;
+    let interval = u32::try_from(parts.div_ceil(u64::from(count.max(1)))).ok()?;
     // An interval of 0 would mean "no limit". The first of a burst is on time by itself.
     let ahead = u64::from(burst.saturating_sub(1));
     (interval > 0).then(|| (interval, u64::from(interval) * ahead))

@@ -137,12 +137,20 @@ fn on_deny(section: &Section<'_>, diagnostics: &mut Diagnostics) -> OnDeny {
     let on_deny = section.parsed("on_deny", diagnostics, |text| match text {
         "reset" => Ok(OnDeny::Reset),
         "drop" => Ok(OnDeny::Drop),
+        "exception" if section.has("modbus") => Ok(OnDeny::Exception),
         "exception" => Err(Fault::new(
-            "not-yet-supported",
-            "`on_deny = \"exception\"` is not yet supported by this version",
-            "expected \"reset\" or \"drop\"",
+            "contradiction",
+            format!(
+                "{} carries no Modbus, and `on_deny` is \"exception\"",
+                section.what
+            ),
+            "an exception is an answer to a Modbus request: expected \"reset\" or \"drop\"",
         )),
-        _ => Err(unknown_word("on_deny", text, &["reset", "drop"])),
+        _ => Err(unknown_word(
+            "on_deny",
+            text,
+            &["reset", "drop", "exception"],
+        )),
     });
     on_deny.map_or_else(OnDeny::default, |on_deny| on_deny.value)
 }

@@ -26,7 +26,7 @@ pub const SITE: Table = Table {
 /// `[settings]`
 pub const SETTINGS: Table = Table {
     header: "[settings]",
-    keys: &["mode", "timeouts", "limits"],
+    keys: &["mode", "adopt", "timeouts", "limits"],
     later: &["ethertypes"],
 };
 /// `[settings.timeouts]`
@@ -38,6 +38,7 @@ pub const TIMEOUTS: Table = Table {
         "tcp_closing",
         "datagram",
         "datagram_opening",
+        "modbus_reply",
     ],
     later: &[],
 };
@@ -103,9 +104,24 @@ pub const MODBUS: Table = Table {
         "functions",
         "sub_functions",
         "mei_types",
+        "coils",
+        "discrete_inputs",
+        "input_registers",
+        "holding_registers",
+        "registers",
+        "files",
+        "records",
+        "values",
+        "bits",
+        "type",
+        "signed",
+        "word_order",
+        "max_step",
+        "max_rate",
+        "max_length",
         "max_outstanding",
     ],
-    later: &["registers", "values", "max_rate", "max_step"],
+    later: &[],
 };
 
 /// Every table.

@@ -23,6 +23,9 @@ use section::{Section, entry_text, integer};
 /// The name that stands for the machine itself.
 pub(super) const GATEWAY: &str = "gateway";
 
+/// How long connections that were open before the gateway are picked up, unless the text says.
+const ADOPT: Duration = Duration::from_mins(5);
+
 /// What the text says.
 #[derive(Debug)]
 pub(super) struct PolicyDocument {
@@ -30,6 +33,7 @@ pub(super) struct PolicyDocument {
     pub(super) mode: Mode,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
+    pub(super) adopt: Duration,
     pub(super) gateway: Option<Vec<Spanned<IpAddr>>>,
     pub(super) zones: Vec<ZoneDocument>,
     pub(super) assets: Vec<AssetDocument>,
@@ -124,6 +128,7 @@ pub(super) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Option<Pol
         mode: settings.0,
         timeouts: settings.1,
         limits: settings.2,
+        adopt: settings.3,
         gateway: gateway(&top, diagnostics),
         zones: zones(&top, diagnostics),
         assets: assets(&top, diagnostics),
@@ -145,13 +150,24 @@ fn site(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Site {
     }
 }
 
-fn settings(top: &Section<'_>, diagnostics: &mut Diagnostics) -> (Mode, Timeouts, Limits) {
-    let mut settings = (Mode::default(), Timeouts::default(), Limits::default());
+fn settings(
+    top: &Section<'_>,
+    diagnostics: &mut Diagnostics,
+) -> (Mode, Timeouts, Limits, Duration) {
+    let mut settings = (
+        Mode::default(),
+        Timeouts::default(),
+        Limits::default(),
+        ADOPT,
+    );
     let Some((span, table)) = top.table("settings", diagnostics) else {
         return settings;
     };
     let section = Section::new("[settings]", span, table, &keys::SETTINGS, diagnostics);
     settings.0 = mode(&section, diagnostics).unwrap_or_default();
+    if let Some(adopt) = section.parsed("adopt", diagnostics, value::adopt) {
+        settings.3 = adopt.value;
+    }
     if let Some((span, table)) = section.table("timeouts", diagnostics) {
         let section = Section::new(
             "[settings.timeouts]",
@@ -171,6 +187,7 @@ fn settings(top: &Section<'_>, diagnostics: &mut Diagnostics) -> (Mode, Timeouts
         set("tcp_closing", &mut timeouts.tcp_closing);
         set("datagram", &mut timeouts.datagram);
         set("datagram_opening", &mut timeouts.datagram_opening);
+        set("modbus_reply", &mut timeouts.modbus_reply);
     }
     if let Some((span, table)) = section.table("limits", diagnostics) {
         let section = Section::new("[settings.limits]", span, table, &keys::LIMITS, diagnostics);

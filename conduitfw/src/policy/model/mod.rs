@@ -1,6 +1,8 @@
 //! A policy whose names, addresses and numbers were checked.
 
+mod modbus;
 mod policy;
+mod written;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,8 +10,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::source::Span;
+pub use modbus::{ModbusRule, ModbusTable, OperandRange, Rate, TableRanges};
 pub(super) use policy::AddressIndex;
 pub use policy::Policy;
+pub use written::{Number, NumberRange, NumberType, WordOrder, Written};
 
 /// A zone by its number: 0 is the gateway, the others count from 1 in the order of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -180,6 +184,8 @@ pub enum OnDeny {
     Reset,
     /// It vanishes.
     Drop,
+    /// A Modbus request in it is answered with exception 1, and the connection goes on.
+    Exception,
 }
 
 /// How many flows a conduit may open.
@@ -238,6 +244,11 @@ impl ByteSet {
         }
     }
 
+    /// Takes out one value.
+    pub fn remove(&mut self, value: u8) {
+        self.0[usize::from(value >> 7)] &= !(1 << (value & 127));
+    }
+
     /// Its values in order.
     pub fn iter(&self) -> impl Iterator<Item = u8> {
         (0..=u8::MAX).filter(|&value| self.contains(value))
@@ -262,23 +273,6 @@ impl Operands {
             Self::Ranges(ranges) => ranges.iter().any(|r| (r.0..=r.1).contains(&operand)),
         }
     }
-}
-
-/// `[[conduits.modbus]]`: operations that a conduit allows.
-#[derive(Clone, Debug)]
-pub struct ModbusRule {
-    /// Its name within the conduit; `modbus-N` when the policy gives none.
-    pub name: String,
-    /// The responder's ports.
-    pub ports: Vec<PortRange>,
-    /// Unit ids.
-    pub units: ByteSet,
-    /// Function codes.
-    pub functions: ByteSet,
-    /// Sub-functions, where function 8 is allowed.
-    pub sub_functions: Operands,
-    /// MEI types, where function 43 is allowed.
-    pub mei_types: Operands,
 }
 
 /// `[[conduits]]`.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -21,6 +22,9 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// How much is tracked.
     pub limits: Limits,
+    /// How long after the program is loaded connections that were open before it are picked up;
+    /// zero for never.
+    pub adopt: Duration,
     /// The machine's own addresses, when the policy gives them.
     pub gateway_addresses: Option<Vec<IpAddr>>,
     /// Zones by number: zone `n` is at `n - 1`.

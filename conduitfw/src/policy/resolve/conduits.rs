@@ -223,5 +223,11 @@ fn modbus_rule(name: String, rule: &ModbusDocument) -> ModbusRule {
         functions: rule.functions,
         sub_functions: rule.sub_functions.clone(),
         mei_types: rule.mei_types.clone(),
+        tables: rule.tables.clone(),
+        records: rule.records,
+        written: rule.written.clone(),
+        max_rate: rule.max_rate,
+        max_length: rule.max_length,
+        span: rule.header,
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn resolve(
         mode: document.mode,
         timeouts: document.timeouts,
         limits: document.limits,
+        adopt: document.adopt,
         gateway_addresses: document.gateway.map(values),
         zones: document.zones.into_iter().zip(1..).map(zone).collect(),
         assets: Vec::new(),

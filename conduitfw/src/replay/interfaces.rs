@@ -1,0 +1,158 @@
+//! Which interface a captured frame came in on.
+//!
+//! A capture has frames and no gateway. So a frame is taken to have come in where the policy says
+//! that its sender is at home; [`Interfaces::of`] has the particulars.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use conduitfw_common::{
+    packet::{self, Packet},
+    table::{ANY_VLANS, Address, IPV4_MAPPED, Interface},
+};
+
+use crate::policy::{CompiledTables, Policy, ZoneId};
+
+/// An interface, by its place in [`Interfaces::names`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(pub usize);
+
+/// Senders that are remembered, so that a flood of them does not fill the memory.
+const MOST_SENDERS: usize = 65_536;
+
+/// The interfaces of a policy, and one that it does not know.
+pub struct Interfaces {
+    names: Vec<String>,
+    by_name: HashMap<String, Port>,
+    /// By zone: tags and the port for them, as the policy lists them.
+    by_zone: BTreeMap<u16, Vec<(u32, Port)>>,
+    senders: HashMap<(Address, u32), Port>,
+}
+
+impl Interfaces {
+    /// A frame that came in nowhere.
+    pub const UNKNOWN: Port = Port(0);
+
+    /// Those of a policy. To `tables` it adds an interface for the untagged frames of each zone
+    /// that the policy has only tagged ones of.
+    #[must_use]
+    pub fn new(policy: &Policy, tables: &mut CompiledTables) -> Self {
+        let mut interfaces = Self {
+            names: vec![String::new()],
+            by_name: HashMap::new(),
+            by_zone: BTreeMap::new(),
+            senders: HashMap::new(),
+        };
+        for (name, ..) in &tables.interfaces {
+            interfaces.port(name);
+        }
+        for zone in &policy.zones {
+            let tags: Vec<u32> = zone.vlans.iter().map(|vlans| vlans.number()).collect();
+            let mut ports: Vec<(u32, Port)> = Vec::new();
+            for name in &zone.interfaces {
+                let port = interfaces.port(name);
+                ports.extend(tags.iter().map(|tags| (*tags, port)));
+            }
+            if !tags.iter().any(|tags| matches!(*tags, 0 | ANY_VLANS)) {
+                // No interface is named like this: they have no spaces in their names.
+                let name = format!("untagged {}", zone.name);
+                ports.push((0, interfaces.port(&name)));
+                let zones = 1_u64.checked_shl(zone.id.0.into()).unwrap_or(0);
+                tables.interfaces.push((name, 0, Interface { zones }));
+            }
+            interfaces.by_zone.insert(zone.id.0, ports);
+        }
+        interfaces
+    }
+
+    /// Every interface by its port; the first is the unknown one.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn port(&mut self, name: &str) -> Port {
+        if let Some(port) = self.by_name.get(name) {
+            return *port;
+        }
+        let port = Port(self.names.len());
+        self.names.push(name.to_owned());
+        self.by_name.insert(name.to_owned(), port);
+        port
+    }
+
+    /// Where a frame came in: on the interface that the capture names when the policy has one of
+    /// that name and the frame does not just leave through it; else on the one of its sender's
+    /// zone that takes the frame's VLAN tags.
+    pub fn of(&mut self, policy: &Policy, frame: &[u8], named: Option<&str>) -> Port {
+        let mut packet = Packet::default();
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        // What could be read of a frame that is broken serves as well.
+        let _ = packet::parse(frame, length, &mut packet);
+        let named = named.and_then(|name| self.by_name.get(name).copied());
+        if let Some(named) = named
+            && !self.leaves_through(policy, &packet, named)
+        {
+            return named;
+        }
+        let sender = (sender(&packet), packet.vlans);
+        if let Some(port) = self.senders.get(&sender) {
+            return *port;
+        }
+        let port = self.at_home(policy, sender.0, packet.vlans);
+        if self.senders.len() >= MOST_SENDERS {
+            self.senders.clear();
+        }
+        self.senders.insert(sender, port);
+        port
+    }
+
+    fn at_home(&self, policy: &Policy, sender: Address, vlans: u32) -> Port {
+        let Some(ports) = self.ports_of(policy, sender) else {
+            return Self::UNKNOWN;
+        };
+        let with = |tags: u32| ports.iter().find(|(wanted, _)| *wanted == tags);
+        let port = with(vlans)
+            .or_else(|| with(ANY_VLANS))
+            .or_else(|| ports.first());
+        port.map_or(Self::UNKNOWN, |(_, port)| *port)
+    }
+
+    /// Whether a frame that was seen on an interface is on its way out there: its receiver is at
+    /// home on it, and its sender is on another.
+    fn leaves_through(&self, policy: &Policy, packet: &Packet, port: Port) -> bool {
+        let is_on = |address| {
+            let ports = self.ports_of(policy, address)?;
+            Some(ports.iter().any(|(_, there)| *there == port))
+        };
+        is_on(packet.destination) == Some(true) && is_on(packet.source) == Some(false)
+    }
+
+    fn ports_of(&self, policy: &Policy, address: Address) -> Option<&[(u32, Port)]> {
+        let ZoneId(zone) = zone_of(policy, address)?;
+        self.by_zone.get(&zone).map(Vec::as_slice)
+    }
+}
+
+/// Whose zone counts: the sender's, or that of the address that a host without one probes for (RFC
+/// 5227 §1.1).
+fn sender(packet: &Packet) -> Address {
+    match packet.source {
+        [0, 0, 0 | IPV4_MAPPED, 0] => packet.destination,
+        source => source,
+    }
+}
+
+fn zone_of(policy: &Policy, address: Address) -> Option<ZoneId> {
+    let mut bytes = [0; 16];
+    for (place, word) in bytes.chunks_exact_mut(4).zip(address) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    let address = IpAddr::from(Ipv6Addr::from(bytes)).to_canonical();
+    match policy.asset_of(address) {
+        Some(asset) => Some(asset.zone),
+        None => policy.zone_of(address),
+    }
+}
