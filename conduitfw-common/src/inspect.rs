@@ -15,8 +15,8 @@ use crate::platform::{FlowTable, MAX_PENDING_WRITES, Platform};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::tcp::flag;
 
-/// ADUs judged in one segment.
-pub const MAX_ADUS: u32 = 32;
+/// ADUs judged in one segment: as many as may be outstanding, and the beginning of another.
+pub const MAX_ADUS: u32 = 17;
 
 /// Whether a segment of the inspected direction has anything to inspect.
 #[inline(always)]
@@ -35,7 +35,7 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
     };
     let (conduit, observe, next) = (entry.conduit, entry.observe, entry.request.next);
     let judgement = match take_segment(p, packet, place) {
-        Ok(()) => allowed(p, conduit),
+        Ok(()) => allowed(p, conduit, observe),
         Err(reason) => {
             let workspace = p.workspace();
             workspace.reset_sequence = next;
@@ -57,12 +57,15 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
 
 /// The segment goes on, as it is or with what it holds of denied requests changed.
 #[inline(always)]
-fn allowed<P: Platform>(p: &mut P, conduit: u16) -> Judgement {
+fn allowed<P: Platform>(p: &mut P, conduit: u16, observe: u8) -> Judgement {
     let index = p.seen().stream;
     if let Some(reason) = Reason::from_number(p.seen().neutralised) {
-        return Judgement::deny(reason, conduit)
-            .going(Direction::Request)
-            .neutralised();
+        let judgement = Judgement::deny(reason, conduit).going(Direction::Request);
+        return if observe == 0 {
+            judgement.neutralised()
+        } else {
+            judgement.observed()
+        };
     }
     let judgement = Judgement::pass(conduit).going(Direction::Request);
     match p.stream(index) {
@@ -117,7 +120,13 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     enter(p, place)?;
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
     let (side, rule_set) = (entry.request, entry.rule_set);
-    let may_neutralise = entry.on_deny == Verdict::Exception.number() && entry.observe == 0;
+    let on_deny = if entry.observe != 0 {
+        Verdict::Pass
+    } else if entry.on_deny == Verdict::Exception.number() {
+        Verdict::Exception
+    } else {
+        Verdict::Drop
+    };
     let stream = p.seen().stream;
     let adu_start = p.stream(stream).ok_or(Reason::NoFlow)?.adu_start;
 
@@ -147,7 +156,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
             p,
             stream,
             u32::from(rule_set),
-            may_neutralise,
+            on_deny,
             Span {
                 adu_start,
                 due,
@@ -217,7 +226,7 @@ fn walk<P: Platform>(
     p: &mut P,
     stream: u32,
     rule_set: u32,
-    may_neutralise: bool,
+    on_deny: Verdict,
     span: Span,
 ) -> Result<u32, Reason> {
     let Span {
@@ -248,12 +257,21 @@ fn walk<P: Platform>(
             if workspace.denied.fields == 0 {
                 workspace.denied = workspace.operation;
             }
-            if !may_neutralise
-                || adu_bytes == 0
-                || !is_unseen
-                || !can_be_neutralised(number)
-                || !p.neutralise_adu(start, adu_bytes, u32::from(number))
-            {
+            if adu_bytes == 0 || !is_framed(number) {
+                return Err(reason);
+            }
+            let goes_on = match on_deny {
+                // Only reported: its reply is no surprise.
+                Verdict::Pass => {
+                    p.neutralise_adu(start, adu_bytes, 0);
+                    true
+                }
+                Verdict::Exception => {
+                    is_unseen && p.neutralise_adu(start, adu_bytes, u32::from(number))
+                }
+                _ => false,
+            };
+            if !goes_on {
                 return Err(reason);
             }
             let workspace = p.workspace();
@@ -304,7 +322,7 @@ fn judge_adu<P: Platform>(p: &mut P, stream: u32, start: u32, there: u32, rule_s
 /// Whether an ADU denied for this reason is framed beyond doubt, so that what comes behind it can
 /// be judged.
 #[inline(always)]
-const fn can_be_neutralised(number: u8) -> bool {
+const fn is_framed(number: u8) -> bool {
     const FIRST: u8 = Reason::UnitNotAllowed.number();
     const LAST: u8 = Reason::RateExceeded.number();
     const OUTSTANDING: u8 = Reason::TooManyOutstanding.number();

@@ -28,12 +28,14 @@ pub(super) fn add<P: Platform>(p: &mut P, sequence: u32, bytes: u32) -> Result<(
     if place == 0 {
         return Err(Reason::TooManyOutstanding);
     }
-    fill(p, place, sequence, bytes, 0);
+    let expected = reply::expected(&p.seen().operation);
+    fill(p, place, sequence, bytes, 0, expected);
     Ok(())
 }
 
-/// Notes a denied request that goes on in a form that the responder refuses. Returns whether there
-/// was room.
+/// Notes a denied request that goes on: for a reason, in a form that the responder refuses; for none
+/// as it is, in mode observe. What it asks for may not have been read, so that its reply may be
+/// like anything. Returns whether there was room.
 #[inline(always)]
 pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32) -> bool {
     let place = p.find_request_place(sequence, OUTSTANDING);
@@ -41,9 +43,11 @@ pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32
         return false;
     }
     let [_, _, _, number] = reason.to_be_bytes();
-    fill(p, place, sequence, bytes, number);
+    fill(p, place, sequence, bytes, number, Expected::ANYTHING);
     let index = p.seen().stream;
-    if let Some(stream) = p.stream(index) {
+    if number != 0
+        && let Some(stream) = p.stream(index)
+    {
         stream.edited = 1;
     }
     true
@@ -55,13 +59,20 @@ pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32
     clippy::cast_possible_truncation,
     reason = "the lower half of the tick counter, and lengths below 512"
 )]
-fn fill<P: Platform>(p: &mut P, place: u32, sequence: u32, bytes: u32, reason: u8) {
+fn fill<P: Platform>(
+    p: &mut P,
+    place: u32,
+    sequence: u32,
+    bytes: u32,
+    reason: u8,
+    expected: Expected,
+) {
     let operation = &p.seen().operation;
     let Expected {
         length,
         echo_kind,
         echo,
-    } = reply::expected(operation);
+    } = expected;
     let new = Outstanding {
         sequence,
         asked_ticks: p.now_ticks() as u32,

@@ -44,6 +44,15 @@ pub(super) struct Expected {
     pub(super) echo: u16,
 }
 
+impl Expected {
+    /// Whatever the function code allows.
+    pub(super) const ANYTHING: Self = Self {
+        length: 0,
+        echo_kind: echo::ANY,
+        echo: 0,
+    };
+}
+
 #[inline(always)]
 pub(super) fn expected(request: &EventOperation) -> Expected {
     let quantity = request.quantity;

@@ -21,6 +21,7 @@ pub(super) fn outcome(frame: &[u8], kernel: &Verdict, judged: &Judged) -> Option
         Outcome::Drop => (XDP_DROP, frame),
         Outcome::Reset(bytes) => (XDP_PASS, &**bytes),
         Outcome::ResetBack(bytes) => (XDP_REDIRECT, &**bytes),
+        Outcome::Exception(bytes) | Outcome::Edited(bytes) => (XDP_PASS, &**bytes),
     };
     if kernel.action != action {
         return Some(format!(
