@@ -189,11 +189,11 @@ pub(crate) fn follow<P: Platform>(
         return Judgement::pass(conduit);
     }
     if let Err(reason) = connection::track(entry, packet, direction) {
-        return end(
-            entry,
-            Judgement::deny(reason, conduit).going(direction),
-            observe,
-        );
+        let sequence = entry.request.next;
+        let judgement = Judgement::deny(reason, conduit).going(direction);
+        let judgement = end(entry, judgement, observe);
+        p.workspace().reset_sequence = sequence;
+        return judgement;
     }
     if entry.protocol != protocol::NONE && inspect::concerns(packet) {
         return match direction {

@@ -314,7 +314,8 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for failure in &self.failures {
-            writeln!(f, "{}:{}: {}", self.file, failure.line, failure.name)?;
+            let name = printable(&failure.name);
+            writeln!(f, "{}:{}: {name}", self.file, failure.line)?;
             writeln!(f, "  wanted  {}", failure.wanted)?;
             writeln!(f, "  found   {}", failure.found)?;
             if !failure.remark.is_empty() {
@@ -324,6 +325,18 @@ impl fmt::Display for Outcome {
         let all = self.held + self.failures.len();
         writeln!(f, "{}: {} of {all} expectations hold", self.file, self.held)
     }
+}
+
+/// The text without anything that a terminal would obey.
+fn printable(text: &str) -> String {
+    let spelled = text.chars().map(|character| {
+        if character.is_control() {
+            character.escape_unicode().to_string()
+        } else {
+            character.to_string()
+        }
+    });
+    spelled.collect()
 }
 
 #[cfg(test)]
@@ -398,6 +411,24 @@ mod tests {
         assert!(said.contains("did you mean `value-not-allowed`?"), "{said}");
         let said = wrong("frame = 2", "frames = 2");
         assert!(said.starts_with("tests.toml:8:"), "{said}");
+    }
+
+    #[test]
+    fn a_name_does_not_command_the_terminal() {
+        let expectations = Expectations::from_text("tests.toml", "");
+        let mut outcome = Outcome::new(&expectations);
+        outcome.add(false, || Failure {
+            line: 1,
+            name: "red \u{1b}[31m".to_owned(),
+            wanted: "pass".to_owned(),
+            found: "drop".to_owned(),
+            remark: String::new(),
+        });
+        assert!(
+            outcome
+                .to_string()
+                .starts_with("tests.toml:1: red \\u{1b}[31m\n")
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use conduitfw::expect::Expectations;
 use conduitfw::explain::cases::{self, Words};
 use conduitfw::explain::{Answer, Explainer, Part};
 use conduitfw::policy::{self, Policy};
+use proptest::prelude::*;
 
 const POLICY: &str = r#"
 [site]
@@ -383,4 +384,59 @@ fn cases_beside_the_policy_are_compared() {
         said.to_string()
             .starts_with("tests.toml:2: `hmi-7` is neither")
     );
+}
+
+/// Any operation that can be asked about, rightly or wrongly put.
+fn operations() -> impl Strategy<Value = String> {
+    let number = || prop_oneof![0_i64..20, -40_000_i64..70_000];
+    let keys = prop_oneof![
+        Just("address"),
+        Just("quantity"),
+        Just("value"),
+        Just("values"),
+        Just("and"),
+        Just("or"),
+        Just("sub_function"),
+        Just("mei"),
+        Just("file"),
+        Just("record"),
+        Just("read_address"),
+        Just("read_quantity"),
+        Just("register"),
+        Just("nonsense"),
+    ];
+    let more = proptest::collection::vec((keys, number()), 0..6);
+    let function = prop_oneof![0_u8..=24, Just(43), 0_u8..=255];
+    (0_u8..=4, function, more).prop_map(|(unit, function, more)| {
+        let more: Vec<String> = more
+            .into_iter()
+            .map(|(key, number)| format!("{key}={number}"))
+            .collect();
+        format!("unit={unit} fc={function} {}", more.join(" "))
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_words_are_refused_or_read(text in ".*", reply in ".*") {
+        let words = Words { reply: Some(reply), ..modbus(&text) };
+        let _ = words.read();
+    }
+
+    /// Whatever is asked has an answer, of some conduit, and a denial has a reason.
+    #[test]
+    fn any_operation_is_answered(operation in operations(), from in 0..2_usize) {
+        let policy = policy(POLICY);
+        let explainer = Explainer::new(&policy).unwrap();
+        let from = ["hmi-1", "historian"][from];
+        let words = Words { from: from.to_owned(), ..modbus(&operation) };
+        let Ok(question) = words.read() else {
+            return Ok(());
+        };
+        let answer = explainer.answer(&question).unwrap();
+        prop_assert!(answer.found.conduit.is_some(), "{}", answer);
+        let passes = answer.found.verdict == conduitfw_common::Verdict::Pass;
+        prop_assert_eq!(passes, answer.found.reason.is_none() || answer.would_deny);
+        prop_assert_eq!(answer.found.rule.is_some(), answer.found.reason.is_none());
+    }
 }

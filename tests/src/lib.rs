@@ -7,6 +7,7 @@ pub mod conversations;
 pub mod frames;
 pub mod lab;
 pub mod load;
+pub mod oracle;
 pub mod peers;
 pub mod scene;
 pub mod twin;

@@ -129,7 +129,10 @@ fn judge_all(
     }
     let summary = replay.finish().map_err(failure)?;
     if !arguments.json {
-        print(&summary.to_string())?;
+        let (site, file) = (&policy.site.name, policy.file_name());
+        print(&format!(
+            "capture       {name}\npolicy        {site}, from {file}\n{summary}"
+        ))?;
     }
     conclude(arguments, &summary, cases, is_whole)
 }

@@ -218,6 +218,11 @@ impl Conversation<'_, '_> {
         let decision = self
             .session
             .request(|transaction| operation.adu(transaction));
+        if decision.found.verdict == Verdict::Exception {
+            // The responder refuses what it got in place of the operation.
+            let refusal = reply::refusal(operation, self.session.transaction());
+            self.session.reply(&refusal);
+        }
         if decision.passes() {
             let adu = Reply::default().adu(operation, self.session.transaction());
             let reply = self.session.reply(&adu);

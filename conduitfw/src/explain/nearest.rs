@@ -271,10 +271,19 @@ impl<'a> Denied<'a> {
         Some(self.lack(Part::Record, rule, &allows))
     }
 
+    /// The rules that an operation falls to by its first operand.
+    fn owning(&self) -> impl Iterator<Item = &'a ModbusRule> + use<'a> {
+        let function = self.operation.function;
+        let first = touched(self.operation).first().map(|span| span.start);
+        let first = first.and_then(|operand| u16::try_from(operand).ok());
+        self.allowing()
+            .filter(move |rule| first.is_none_or(|first| holds(rule, function, first)))
+    }
+
     fn length(&self) -> Vec<Lack> {
         let function = self.operation.function;
         let asked = self.operation.adu(0).len().saturating_sub(6);
-        let told = self.allowing().filter_map(|rule| {
+        let told = self.owning().filter_map(|rule| {
             let longest = rule.max_length(function)?;
             let allows = format!(
                 "allows {} with a length of {longest} at most, not {asked}",
@@ -286,7 +295,7 @@ impl<'a> Denied<'a> {
     }
 
     fn rate(&self) -> Vec<Lack> {
-        let told = self.allowing().filter_map(|rule| {
+        let told = self.owning().filter_map(|rule| {
             let rate = rule.max_rate?;
             let wait = (self.wait)(&self.conduit.rule_label(rule));
             let next = wait.map_or_else(String::new, |wait| {

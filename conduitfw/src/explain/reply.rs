@@ -157,6 +157,12 @@ impl Reply {
     }
 }
 
+/// What a responder answers to a request that came to it with function code 0: that there is no
+/// such function (§7).
+pub(super) fn refusal(request: &Operation, transaction: u16) -> Vec<u8> {
+    adu(transaction, request.unit, 0x80, &[1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

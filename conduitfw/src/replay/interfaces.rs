@@ -87,10 +87,7 @@ impl Interfaces {
     /// that name and the frame does not just leave through it; else on the one of its sender's
     /// zone that takes the frame's VLAN tags.
     pub fn of(&mut self, policy: &Policy, frame: &[u8], named: Option<&str>) -> Port {
-        let mut packet = Packet::default();
-        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        // What could be read of a frame that is broken serves as well.
-        let _ = packet::parse(frame, length, &mut packet);
+        let packet = headers(frame);
         let named = named.and_then(|name| self.by_name.get(name).copied());
         if let Some(named) = named
             && !self.leaves_through(policy, &packet, named)
@@ -109,8 +106,15 @@ impl Interfaces {
         port
     }
 
+    /// Whether a frame is one that the gateway itself sent: its program never sees those.
+    #[must_use]
+    pub fn is_own(policy: &Policy, frame: &[u8]) -> bool {
+        zone_of(policy, headers(frame).source) == Some(ZoneId::GATEWAY)
+    }
+
     fn at_home(&self, policy: &Policy, sender: Address, vlans: u32) -> Port {
-        let Some(ports) = self.ports_of(policy, sender) else {
+        let zone = zone_of(policy, sender);
+        let Some(ports) = zone.and_then(|zone| self.by_zone.get(&zone.0)) else {
             return Self::UNKNOWN;
         };
         let with = |tags: u32| ports.iter().find(|(wanted, _)| *wanted == tags);
@@ -121,19 +125,23 @@ impl Interfaces {
     }
 
     /// Whether a frame that was seen on an interface is on its way out there: its receiver is at
-    /// home on it, and its sender is on another.
+    /// home on it, and its sender is on another or the gateway itself.
     fn leaves_through(&self, policy: &Policy, packet: &Packet, port: Port) -> bool {
-        let is_on = |address| {
-            let ports = self.ports_of(policy, address)?;
-            Some(ports.iter().any(|(_, there)| *there == port))
+        let is_on = |zone: ZoneId| {
+            let ports = self.by_zone.get(&zone.0).map_or(&[][..], Vec::as_slice);
+            ports.iter().any(|(_, there)| *there == port)
         };
-        is_on(packet.destination) == Some(true) && is_on(packet.source) == Some(false)
+        zone_of(policy, packet.destination).is_some_and(is_on)
+            && zone_of(policy, packet.source).is_some_and(|zone| !is_on(zone))
     }
+}
 
-    fn ports_of(&self, policy: &Policy, address: Address) -> Option<&[(u32, Port)]> {
-        let ZoneId(zone) = zone_of(policy, address)?;
-        self.by_zone.get(&zone).map(Vec::as_slice)
-    }
+/// The headers, as far as they can be read of a frame that may be broken.
+fn headers(frame: &[u8]) -> Packet {
+    let mut packet = Packet::default();
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let _ = packet::parse(frame, length, &mut packet);
+    packet
 }
 
 /// Whose zone counts: the sender's, or that of the address that a host without one probes for (RFC

@@ -133,6 +133,8 @@ impl<'a> Replay<'a> {
         let port = self
             .interfaces
             .of(self.policy, frame.bytes, frame.interface);
+        let is_own = port == Interfaces::UNKNOWN && Interfaces::is_own(self.policy, frame.bytes);
+        self.summary.own += u64::from(is_own);
         self.operations.clear();
         let judged = self
             .judge

@@ -19,6 +19,8 @@ pub struct Summary {
     pub would_deny: u64,
     /// Those that the capture does not have in full; they were judged as they are.
     pub cut_short: u64,
+    /// Those that the gateway itself sent, which a gateway does not judge.
+    pub own: u64,
     /// Those that the kernel does not take, for they are too long; they were not judged.
     pub too_long: u64,
     /// Flows that were opened.
@@ -124,8 +126,11 @@ impl fmt::Display for Summary {
             ..
         } = self;
         let length = self.seconds().to_string();
-        let length = length.get(..length.len().saturating_sub(6)).unwrap_or("0");
-        writeln!(f, "captured      in {length} seconds")?;
+        // Milliseconds will do here.
+        let length = length
+            .get(..length.len().saturating_sub(6))
+            .unwrap_or_default();
+        writeln!(f, "time          {length} seconds")?;
         write!(
             f,
             "frames        {frames} seen = {allowed} allowed + {denied} denied"
@@ -146,6 +151,14 @@ impl fmt::Display for Summary {
             writeln!(
                 f,
                 "              {count} cut short by the capture, and judged by the bytes there"
+            )?;
+        }
+        if self.own > 0 {
+            let count = self.own;
+            writeln!(
+                f,
+                "              {count} from the gateway's own addresses: a gateway does not judge \
+                 what it sends"
             )?;
         }
         write!(f, "flows         {} opened", self.opened)?;

@@ -120,12 +120,15 @@ impl ModbusTables {
 
     /// The number of the rule set for rules of one conduit.
     pub(super) fn rule_set(&mut self, rules: Rules<'_>, diagnostics: &mut Diagnostics) -> u16 {
+        let mut holding: Vec<Vec<usize>> = vec![Vec::new(); 256];
+        for (index, (rule, _)) in rules.numbered.iter().enumerate() {
+            for unit in rule.units.iter() {
+                holding[usize::from(unit)].push(index);
+            }
+        }
         let mut rows = [0; 256];
         let mut row_of: HashMap<Vec<usize>, u16> = HashMap::new();
-        for (unit, row) in (0..=u8::MAX).zip(&mut rows) {
-            let holding: Vec<usize> = (0..rules.numbered.len())
-                .filter(|&index| rules.numbered[index].0.units.contains(unit))
-                .collect();
+        for (holding, row) in holding.into_iter().zip(&mut rows) {
             if holding.is_empty() {
                 continue;
             }

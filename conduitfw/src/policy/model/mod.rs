@@ -251,7 +251,16 @@ impl ByteSet {
 
     /// Its values in order.
     pub fn iter(&self) -> impl Iterator<Item = u8> {
-        (0..=u8::MAX).filter(|&value| self.contains(value))
+        let halves = self.0.into_iter().zip([0_u8, 128]);
+        halves.flat_map(|(mut left, base)| {
+            std::iter::from_fn(move || {
+                let lowest = u8::try_from(left.trailing_zeros())
+                    .ok()
+                    .filter(|bit| *bit < 128)?;
+                left &= left - 1;
+                Some(base + lowest)
+            })
+        })
     }
 }
 

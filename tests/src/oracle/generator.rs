@@ -1,0 +1,439 @@
+//! Adversarial schedules: two streams of the same layout, one of allowed requests and one with
+//! denied ones in their places, cut into segments that are repeated, swapped, overlapped, spoiled
+//! and lost in every way.
+
+use super::schedule::{Acknowledges, Fate, Schedule, Sent, Spoil, Step};
+use super::site::{OnDeny, Operands, Site};
+use crate::chance::Chance;
+use crate::frames::modbus::{
+    adu, mask_write, read, read_write, request, with_header, write_coils, write_registers,
+    write_single,
+};
+use crate::frames::{FIN, RST, SYN, URG};
+
+/// The schedule of a seed.
+#[must_use]
+pub fn schedule(site: &Site, seed: u64) -> Schedule {
+    let mut chance = Chance::new(seed);
+    let pair = Pair::new(site, &mut chance);
+    let first = if chance.once_in(3) {
+        // Where the numbers wrap.
+        0_u32.wrapping_sub(u32::from(chance.short(200)))
+    } else {
+        chance.word()
+    };
+    let mut attacker = Attacker {
+        site,
+        chance,
+        pair,
+        next: 0,
+        steps: Vec::new(),
+    };
+    let count = 4 + attacker.chance.below(40);
+    for _ in 0..count {
+        attacker.act();
+    }
+    Schedule {
+        first,
+        steps: attacker.steps,
+    }
+}
+
+/// Two streams of the same layout.
+struct Pair {
+    allowed: Vec<u8>,
+    denied: Vec<u8>,
+    /// Where requests begin.
+    starts: Vec<usize>,
+}
+
+impl Pair {
+    fn new(site: &Site, chance: &mut Chance) -> Self {
+        let mut pair = Self {
+            allowed: Vec::new(),
+            denied: Vec::new(),
+            starts: Vec::new(),
+        };
+        for _ in 0..2 + chance.below(6) {
+            pair.starts.push(pair.allowed.len());
+            let allowed = allowed_request(site, chance);
+            let denied = if chance.once_in(3) {
+                allowed.clone()
+            } else {
+                denied_like(site, chance, &allowed)
+            };
+            pair.allowed.extend(allowed);
+            pair.denied.extend(denied);
+        }
+        // A tail that only one of them has: lengths that lie, anything.
+        if chance.once_in(3) {
+            let odd = odd_request(site, chance);
+            pair.denied.extend(odd);
+        }
+        pair
+    }
+}
+
+fn transaction(chance: &mut Chance) -> u16 {
+    // A transaction id whose bytes look like function codes, for those who lose their place.
+    let bytes = [chance.byte(), chance.byte()];
+    if chance.once_in(3) {
+        u16::from_be_bytes([6, bytes[0]])
+    } else {
+        u16::from_be_bytes(bytes)
+    }
+}
+
+fn allowed_request(site: &Site, chance: &mut Chance) -> Vec<u8> {
+    let Some(permit) = chance.one_of(site.permits).copied() else {
+        return Vec::new();
+    };
+    let (first, last, highest) = match permit.operands {
+        Operands::Any => (0, 0xffff, 0xffff),
+        Operands::Within(first, last, highest) => (first, last, highest),
+    };
+    let room = (last - first).saturating_add(1).min(20);
+    let quantity = 1 + chance.short(room);
+    let address = first
+        + chance.short(
+            (last - first)
+                .saturating_sub(quantity - 1)
+                .saturating_add(1),
+        );
+    let value = chance.short(highest.saturating_add(1));
+    let count = usize::from(quantity);
+    let pdu = match permit.function {
+        1..=4 => read(permit.function, address, quantity),
+        5 => write_single(5, address, if value == 0 { 0 } else { 0xff00 }),
+        6 => write_single(6, address, value),
+        15 => write_coils(address, &vec![value & 1 != 0; count]),
+        16 => write_registers(address, &vec![value; count]),
+        22 => mask_write(address, 0, value),
+        23 => read_write((address, quantity), address, &vec![value; count]),
+        other => request(other),
+    };
+    adu(transaction(chance), 1, pdu)
+}
+
+/// A denied request of the same length as an allowed one, where there is one.
+fn denied_like(site: &Site, chance: &mut Chance, allowed: &[u8]) -> Vec<u8> {
+    let mut bytes = allowed.to_vec();
+    let set = |bytes: &mut Vec<u8>, at: usize, value: u8| {
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = value;
+        }
+    };
+    match chance.below(5) {
+        // Another unit.
+        0 => set(&mut bytes, 6, 2 + chance.byte() % 200),
+        // Another function, of the same length when the length is the common one.
+        1 | 2 => {
+            let denied: Vec<u8> = [5, 6, 1, 2, 15, 16, 22, 23, 90, 8, 43]
+                .into_iter()
+                .filter(|function| {
+                    site.permits
+                        .iter()
+                        .all(|permit| permit.function != *function)
+                })
+                .collect();
+            let function = chance.one_of(&denied).copied().unwrap_or(99);
+            set(&mut bytes, 7, function);
+        }
+        // Another address, quantity or value.
+        3 => {
+            let at = 8 + chance.below(bytes.len().saturating_sub(8));
+            let value = chance.byte();
+            set(&mut bytes, at, value);
+        }
+        _ => {
+            let pdu = write_single(6, chance.short(100), chance.short(0xffff));
+            let other = adu(transaction(chance), 1, pdu);
+            let length = bytes.len().min(other.len());
+            bytes.splice(..length, other.into_iter().take(length));
+        }
+    }
+    bytes
+}
+
+/// A request with a length that lies, or that is not known at all; a denied one hides in it.
+fn odd_request(site: &Site, chance: &mut Chance) -> Vec<u8> {
+    let hidden = adu(7, 1, write_single(6, 1, 1));
+    let outer = allowed_request(site, chance);
+    let pdu = outer.get(7..).unwrap_or_default();
+    let length = u16::try_from(pdu.len() + 1).unwrap_or(2);
+    let id = transaction(chance);
+    let mut bytes = match chance.below(6) {
+        // Inflated: the hidden request is within by the header, behind it by the function.
+        0 => with_header(id, 0, length + 12, 1, pdu),
+        // Deflated.
+        1 => with_header(id, 0, length.saturating_sub(chance.short(length)), 1, pdu),
+        2 => with_header(id, 0, chance.short(600), 1, pdu),
+        3 => with_header(id, u16::from(chance.byte()), length, 1, pdu),
+        4 => {
+            let function = chance.byte();
+            adu(id, 1, [&[function][..], &hidden].concat())
+        }
+        _ => {
+            // A byte count that lies.
+            let mut pdu = write_registers(0, &[0; 6]);
+            let count = chance.byte();
+            if let Some(byte) = pdu.get_mut(5) {
+                *byte = count;
+            }
+            pdu.truncate(6);
+            pdu.extend(&hidden);
+            adu(id, 1, pdu)
+        }
+    };
+    bytes.extend(hidden);
+    bytes
+}
+
+struct Attacker<'a> {
+    site: &'a Site,
+    chance: Chance,
+    pair: Pair,
+    /// How far the attacker has got in the stream.
+    next: usize,
+    steps: Vec<Step>,
+}
+
+impl Attacker<'_> {
+    fn act(&mut self) {
+        match self.chance.below(32) {
+            0..=11 => self.go_on(),
+            12..=17 => self.go_back(),
+            18 | 19 => self.go_ahead(),
+            20 => self.flag(),
+            21 | 22 => self.steps.push(Step::acknowledge()),
+            23 => {
+                let back = 1 + self.chance.byte() % 4;
+                let window = self.chance.short(3000);
+                self.steps.push(Step::Acknowledge { back, window });
+            }
+            24 => {
+                let ahead = i32::from(self.chance.short(600)) - 100;
+                self.steps.push(Step::Forge(ahead));
+            }
+            25 => {
+                let last_first = self.chance.once_in(2);
+                self.steps.push(Step::Release(last_first));
+            }
+            26..=28 => {
+                self.steps.push(Step::acknowledge());
+                self.steps.push(Step::Answer);
+            }
+            29 => self.game(),
+            30 => {
+                let ticks = self.chance.short(600);
+                self.steps.push(Step::Wait(ticks));
+            }
+            _ if self.chance.once_in(4) => {
+                let first = self.chance.word();
+                self.steps.push(Step::Reopen(first));
+            }
+            _ => self.more(),
+        }
+    }
+
+    /// Bytes from one of the two streams.
+    fn bytes(&mut self, from: usize, length: usize) -> Vec<u8> {
+        let stream = if self.chance.once_in(3) {
+            &self.pair.denied
+        } else {
+            &self.pair.allowed
+        };
+        let end = (from + length).min(stream.len());
+        stream.get(from..end).unwrap_or_default().to_vec()
+    }
+
+    fn length(&mut self) -> usize {
+        match self.chance.below(6) {
+            0 => 1,
+            1 => 1 + self.chance.below(8),
+            2 => 12,
+            3 => 1 + self.chance.below(40),
+            _ => {
+                // Up to where a request begins.
+                let starts = self.pair.starts.iter();
+                let ahead: Vec<usize> = starts.filter(|at| **at > self.next).copied().collect();
+                let until = self.chance.one_of(&ahead).copied();
+                until
+                    .unwrap_or(self.pair.denied.len())
+                    .saturating_sub(self.next)
+            }
+        }
+    }
+
+    fn dressed(&mut self, at: usize, bytes: Vec<u8>) -> Step {
+        let fate = match self.chance.below(12) {
+            0 | 1 => Fate::Lost,
+            2 => Fate::Held,
+            3 => Fate::Twice,
+            _ => Fate::Arrives,
+        };
+        let spoil = match self.chance.below(16) {
+            0 => Spoil::Checksum,
+            1 => Spoil::HopLimit(self.chance.byte() % 4),
+            _ => Spoil::Nothing,
+        };
+        let acknowledges = match self.chance.below(20) {
+            0 => Acknowledges::Off(i32::from(self.chance.short(5000)) - 2500),
+            _ => Acknowledges::All,
+        };
+        let urgent = if self.chance.once_in(40) {
+            1 + self.chance.short(12)
+        } else {
+            0
+        };
+        Step::Send(Sent {
+            at: i32::try_from(at).unwrap_or(0),
+            bytes,
+            flags: if urgent == 0 { 0 } else { URG },
+            urgent,
+            acknowledges,
+            spoil,
+            fate,
+            bare: false,
+        })
+    }
+
+    /// The next bytes of the stream, mostly those that are allowed.
+    fn go_on(&mut self) {
+        let length = self.length();
+        let bytes = self.bytes(self.next, length);
+        if bytes.is_empty() {
+            return self.more();
+        }
+        let step = self.dressed(self.next, bytes.clone());
+        self.steps.push(step);
+        // A denied request that drops leaves the attacker where it was, as far as it knows.
+        let goes_on = self.site.on_deny != OnDeny::Drop || !self.chance.once_in(4);
+        if goes_on {
+            self.next += bytes.len();
+        }
+    }
+
+    /// Bytes that went by before: the same, others, or partly new.
+    fn go_back(&mut self) {
+        if self.chance.once_in(3)
+            && let Some(Step::Send(again)) = self.chance.one_of(&self.steps).cloned()
+        {
+            self.steps.push(Step::Send(Sent {
+                fate: Fate::Arrives,
+                spoil: Spoil::Nothing,
+                ..again
+            }));
+            return;
+        }
+        let from = self.next.saturating_sub(self.chance.below(50));
+        let length = 1 + self.chance.below(60);
+        let bytes = self.bytes(from, length);
+        let step = self.dressed(from, bytes);
+        self.steps.push(step);
+    }
+
+    /// Bytes ahead of a gap.
+    fn go_ahead(&mut self) {
+        let from = self.next + 1 + self.chance.below(24);
+        let length = self.length();
+        let bytes = self.bytes(from, length);
+        let step = self.dressed(from, bytes);
+        self.steps.push(step);
+    }
+
+    /// FIN, RST, SYN or nonsense, in and out of place, with and without data.
+    fn flag(&mut self) {
+        let flags = [FIN, RST, SYN, FIN | URG, RST | FIN, SYN | FIN, URG];
+        let flags = self.chance.one_of(&flags).copied().unwrap_or(FIN);
+        let place = i32::try_from(self.next).unwrap_or(0);
+        let off = match self.chance.below(4) {
+            0 => i32::from(self.chance.short(100)) - 50,
+            1 => i32::from(self.chance.short(60_000)),
+            _ => 0,
+        };
+        let from = self.next;
+        let bytes = if self.chance.once_in(3) {
+            self.bytes(from, 12)
+        } else {
+            Vec::new()
+        };
+        let spoil = match self.chance.below(4) {
+            0 => Spoil::Checksum,
+            1 => Spoil::HopLimit(2),
+            _ => Spoil::Nothing,
+        };
+        self.steps.push(Step::Send(Sent {
+            at: place + off,
+            bytes,
+            flags,
+            bare: self.chance.once_in(4),
+            spoil,
+            ..Sent::default()
+        }));
+    }
+
+    /// A known trick, whole.
+    fn game(&mut self) {
+        let at = self.next;
+        let whole = self.pair.allowed.len().min(at + 12);
+        let allowed = self
+            .pair
+            .allowed
+            .get(at..whole)
+            .unwrap_or_default()
+            .to_vec();
+        let denied = self.pair.denied.get(at..whole).unwrap_or_default().to_vec();
+        let place = i32::try_from(at).unwrap_or(0);
+        let sent = |bytes: &[u8], spoil, fate| {
+            Step::Send(Sent {
+                at: place,
+                bytes: bytes.to_vec(),
+                spoil,
+                fate,
+                ..Sent::default()
+            })
+        };
+        match self.chance.below(4) {
+            // Seen by the gateway and by nobody else; then with other bytes.
+            0 => self.steps.extend([
+                sent(&allowed, Spoil::Checksum, Fate::Arrives),
+                sent(&denied, Spoil::Nothing, Fate::Arrives),
+            ]),
+            1 => self.steps.extend([
+                sent(&allowed, Spoil::Nothing, Fate::Lost),
+                Step::acknowledge(),
+                sent(&denied, Spoil::Nothing, Fate::Arrives),
+            ]),
+            // Byte by byte.
+            2 => {
+                for (index, byte) in (0..).zip(&denied) {
+                    self.steps.push(Step::send(place + index, [*byte]));
+                }
+            }
+            // The end first, so that the receiver keeps it.
+            _ => {
+                let half = denied.len() / 2;
+                let (head, tail) = denied.split_at(half);
+                let later = place + i32::try_from(half).unwrap_or(0);
+                self.steps.push(Step::send(later, tail));
+                self.steps.push(Step::send(place, head));
+                self.steps
+                    .push(sent(&allowed, Spoil::Nothing, Fate::Arrives));
+            }
+        }
+        self.next = whole.max(at);
+    }
+
+    /// Another request at the end of the streams.
+    fn more(&mut self) {
+        let allowed = allowed_request(self.site, &mut self.chance);
+        let denied = denied_like(self.site, &mut self.chance, &allowed);
+        let end = self.pair.allowed.len().max(self.next);
+        self.pair.allowed.resize(end, 0);
+        self.pair.denied.resize(end, 0);
+        self.pair.starts.push(end);
+        self.pair.allowed.extend(allowed);
+        self.pair.denied.extend(denied);
+    }
+}

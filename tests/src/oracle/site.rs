@@ -1,0 +1,212 @@
+//! The policies that the oracle attacks, each with a reading of its own of what it denies: written
+//! from the meaning of Modbus, and not with the data plane's code.
+
+use super::reader::{Request, short};
+
+/// What may be asked of a function.
+#[derive(Clone, Copy, Debug)]
+pub enum Operands {
+    /// Anything.
+    Any,
+    /// These registers or coils, and no written value above the last number.
+    Within(u16, u16, u16),
+}
+
+/// An allowed function of unit 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Permit {
+    /// The function code.
+    pub function: u8,
+    /// Its operands.
+    pub operands: Operands,
+}
+
+const fn any(function: u8) -> Permit {
+    Permit {
+        function,
+        operands: Operands::Any,
+    }
+}
+
+/// What a conduit does with a denied segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeny {
+    /// Nothing.
+    Drop,
+    /// It ends the connection.
+    Reset,
+    /// It answers with an exception.
+    Exception,
+}
+
+/// A policy, and what it allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// What people call it.
+    pub name: &'static str,
+    /// What becomes of denied segments.
+    pub on_deny: OnDeny,
+    /// What unit 1 may be asked for.
+    pub permits: &'static [Permit],
+    /// The rules, in the policy's words.
+    rules: &'static str,
+}
+
+/// Only functions.
+const FUNCTIONS: (&[Permit], &str) = (
+    &[any(3), any(4), any(16)],
+    r#"
+[[conduits.modbus]]
+units = [1]
+functions = [3, 4, 16]
+"#,
+);
+
+/// Every site.
+pub const SITES: &[Site] = &[
+    Site {
+        name: "functions, drop",
+        on_deny: OnDeny::Drop,
+        permits: FUNCTIONS.0,
+        rules: FUNCTIONS.1,
+    },
+    Site {
+        name: "functions, reset",
+        on_deny: OnDeny::Reset,
+        permits: FUNCTIONS.0,
+        rules: FUNCTIONS.1,
+    },
+];
+
+/// The VLAN of the responder's frames, which come in on the same interface as the initiator's.
+pub const FIELD_VLAN: u16 = 20;
+
+impl Site {
+    /// The policy. Both zones are on the loopback interface, told apart by a tag.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        let on_deny = match self.on_deny {
+            OnDeny::Drop => "drop",
+            OnDeny::Reset => "reset",
+            OnDeny::Exception => "exception",
+        };
+        format!(
+            r#"
+[site]
+name = "oracle"
+[settings.timeouts]
+tcp_established = "7d"
+tcp_opening = "7d"
+tcp_closing = "7d"
+[gateway]
+addresses = ["10.10.0.1"]
+[zones.control]
+interfaces = ["lo"]
+networks = ["10.10.0.0/24"]
+[zones.field]
+interfaces = ["lo"]
+networks = ["10.20.0.0/24"]
+vlans = [{FIELD_VLAN}]
+[assets.hmi]
+zone = "control"
+address = "10.10.0.5"
+[assets.plc]
+zone = "field"
+address = "10.20.0.10"
+[[conduits]]
+name = "hmi-plc"
+from = ["hmi"]
+to = ["plc"]
+rationale = "attacked"
+new_flows = "unlimited"
+on_deny = "{on_deny}"
+{}"#,
+            self.rules
+        )
+    }
+
+    /// Whether this policy denies what an application took for a request.
+    #[must_use]
+    pub fn denies(&self, request: &Request) -> bool {
+        let Some((function, body)) = request.pdu.split_first() else {
+            // An ADU without a function code asks for nothing.
+            return false;
+        };
+        if *function == 0 && self.on_deny == OnDeny::Exception {
+            // What became of a denied request: nothing may be left of it.
+            return body.iter().any(|byte| *byte != 0);
+        }
+        if request.unit != 1 {
+            return true;
+        }
+        let mut permits = self.permits.iter();
+        let Some(permit) = permits.find(|permit| permit.function == *function) else {
+            return true;
+        };
+        match permit.operands {
+            Operands::Any => false,
+            Operands::Within(first, last, highest) => {
+                let Some(asked) = Asked::read(*function, body) else {
+                    // Too short to be carried out.
+                    return false;
+                };
+                let is_outside = asked.ranges.iter().any(|(address, quantity)| {
+                    let end = u32::from(*address) + u32::from(*quantity);
+                    *quantity != 0 && (*address < first || end > u32::from(last) + 1)
+                });
+                is_outside || asked.values.iter().any(|value| *value > highest)
+            }
+        }
+    }
+}
+
+/// Ranges and written values of a request.
+#[derive(Debug, Default)]
+struct Asked {
+    ranges: Vec<(u16, u16)>,
+    values: Vec<u16>,
+}
+
+impl Asked {
+    fn read(function: u8, body: &[u8]) -> Option<Self> {
+        let (address, second) = (short(body, 0)?, short(body, 2));
+        let written = |from: usize, quantity: u16| {
+            let registers = body.get(from..).unwrap_or_default().chunks_exact(2);
+            registers
+                .take(usize::from(quantity))
+                .filter_map(|register| short(register, 0))
+                .collect()
+        };
+        Some(match function {
+            1..=4 => Self {
+                ranges: vec![(address, second?)],
+                values: Vec::new(),
+            },
+            5 => Self {
+                ranges: vec![(address, 1)],
+                values: vec![second? >> 15],
+            },
+            6 => Self {
+                ranges: vec![(address, 1)],
+                values: vec![second?],
+            },
+            15 => Self {
+                ranges: vec![(address, second?)],
+                values: Vec::new(),
+            },
+            16 => Self {
+                ranges: vec![(address, second?)],
+                values: written(5, second?),
+            },
+            22 => Self {
+                ranges: vec![(address, 1)],
+                values: vec![short(body, 4)?],
+            },
+            23 => Self {
+                ranges: vec![(address, second?), (short(body, 4)?, short(body, 6)?)],
+                values: written(9, short(body, 6)?),
+            },
+            _ => Self::default(),
+        })
+    }
+}
