@@ -2,13 +2,14 @@
 //! refusal goes back as the one that the initiator expects. No length and no sequence number
 //! changes.
 //!
-//! Of the request everything from the function code on becomes zero: a responder that ends the ADU
-//! sooner than its length says finds nothing behind it. What was changed once is changed the same
-//! way when it is repeated.
+//! Some responders end an ADU where its MBAP length says, others where its function code does. So
+//! the form must have one length for both, or what comes behind it would be read from the wrong
+//! place: see [`refused`]. What was changed once is changed the same way when it is repeated.
 
 use crate::bytes::Truncated;
 use crate::flow::connection::ahead;
 use crate::flow::entry::{Outstanding, request_state};
+use crate::modbus::function::FunctionCode;
 use crate::modbus::reply::{EXCEPTION_BIT, ILLEGAL_FUNCTION};
 use crate::modbus::{FUNCTION_AT, MAXIMUM_ADU_BYTES};
 use crate::packet::Packet;
@@ -16,6 +17,33 @@ use crate::reset::{FrameEditor, fold, pseudo_header};
 
 /// Where the checksum stands in a TCP header.
 const CHECKSUM_AT: u32 = 16;
+
+/// A function code that no server has (V1.1b3 §5: the last that a request may bear).
+const UNKNOWN_FUNCTION: u8 = 0x7f;
+const READ: u8 = FunctionCode::READ_HOLDING_REGISTERS.0;
+const WRITE: u8 = FunctionCode::WRITE_MULTIPLE_REGISTERS.0;
+/// Bytes of an ADU that is a function code alone, of one with two words behind it, and of the
+/// shortest that writes registers.
+const BARE: u16 = 8;
+const TWO_WORDS: u16 = 12;
+const EMPTY_WRITE: u16 = 13;
+
+/// The function code of the form that a denied request of so many bytes goes on in; 0 when there is
+/// no form of that length.
+///
+/// Two words are a reading of no registers behind the last one, anything longer a writing of no
+/// registers behind the last one, with as many bytes of zeros as there is room for: the quantity
+/// must be refused (V1.1b3 §6.3, §6.12), and so must the address.
+#[inline(always)]
+#[must_use]
+pub const fn refused(adu_bytes: u16) -> u8 {
+    match adu_bytes {
+        BARE => UNKNOWN_FUNCTION,
+        TWO_WORDS => READ,
+        EMPTY_WRITE.. => WRITE,
+        _ => 0,
+    }
+}
 
 /// Changes what the frame at hand holds of one request or of its reply. Answers what the TCP
 /// checksum changes by, not folded.
@@ -70,6 +98,19 @@ pub fn row<F: FrameEditor>(
         }
         let old = frame.replace_u8(at.wrapping_add(offset), 0)?;
         changed = changed.wrapping_add(difference(old, 0, is_odd ^ (offset & 1)));
+    }
+    // Address 65,535, and behind it zeros.
+    changed = changed.wrapping_add(set_byte(frame, packet, first, refused(request.bytes))?);
+    if request.bytes > BARE {
+        let address_at = first.wrapping_add(1);
+        changed = changed.wrapping_add(set_byte(frame, packet, address_at, 0xff)?);
+        let address_at = first.wrapping_add(2);
+        changed = changed.wrapping_add(set_byte(frame, packet, address_at, 0xff)?);
+    }
+    if request.bytes > EMPTY_WRITE {
+        let [_, count] = request.bytes.wrapping_sub(EMPTY_WRITE).to_be_bytes();
+        let count_at = first.wrapping_add(5);
+        changed = changed.wrapping_add(set_byte(frame, packet, count_at, count)?);
     }
     Ok(changed)
 }

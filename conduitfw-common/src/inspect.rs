@@ -5,6 +5,7 @@
 //! its receiver ignores it. An ADU is decided before its last byte is forwarded, so nothing has to
 //! be held back; what is not yet whole waits in the history.
 
+use crate::edit::refused;
 use crate::flow::connection::{ahead, close};
 use crate::flow::entry::{Direction, HISTORY_BYTES, side_flag};
 use crate::judge::end;
@@ -267,7 +268,9 @@ fn walk<P: Platform>(
                     true
                 }
                 Verdict::Exception => {
-                    is_unseen && p.neutralise_adu(start, adu_bytes, u32::from(number))
+                    is_unseen
+                        && has_form(adu_bytes)
+                        && p.neutralise_adu(start, adu_bytes, u32::from(number))
                 }
                 _ => false,
             };
@@ -327,6 +330,13 @@ const fn is_framed(number: u8) -> bool {
     const LAST: u8 = Reason::RateExceeded.number();
     const OUTSTANDING: u8 = Reason::TooManyOutstanding.number();
     (number >= FIRST && number <= LAST) || number == OUTSTANDING
+}
+
+/// Whether a denied ADU of so many bytes has a form that the responder refuses.
+#[inline(always)]
+const fn has_form(adu_bytes: u32) -> bool {
+    let [_, _, high, low] = adu_bytes.to_be_bytes();
+    refused(u16::from_be_bytes([high, low])) != 0
 }
 
 /// Remembers what the segment wrote under `max_step`.

@@ -7,8 +7,8 @@ use crate::flow::entry::{FlowEntry, Stream};
 use crate::judgement::Judgement;
 use crate::packet::Packet;
 use crate::table::{
-    Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, Network, Operation,
-    Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
+    Address, Conduit, Generation, Interface, InterfaceKey, Interval, LastValue, Limits, Network,
+    Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
 };
 
 /// The two flow tables. Half-open flows live apart, so that a flood of connection requests
@@ -52,6 +52,8 @@ pub struct Workspace {
     pub neutralised: u8,
     /// Requests that the flow may have outstanding.
     pub outstanding: u8,
+    /// 1 when the request at hand writes registers whose last value counts.
+    pub is_guarded: u8,
     /// The service that a flow is being opened for.
     pub service: Service,
     /// The slot in force when the frame came in.
@@ -139,9 +141,9 @@ pub trait Platform: ByteSource {
     /// `VALUE_RANGES`.
     fn value_range(&self, slot: u32, index: u32) -> Option<ValueRange>;
     /// `LAST_VALUES`: the value of a register that was written last.
-    fn last_value(&self, key: &RegisterKey) -> Option<u32>;
+    fn last_value(&self, key: &RegisterKey) -> Option<LastValue>;
     /// Replaces it. Returns whether there was room.
-    fn set_last_value(&mut self, key: &RegisterKey, value: u32) -> bool;
+    fn set_last_value(&mut self, key: &RegisterKey, value: &LastValue) -> bool;
     /// `RULE_RATES`: the time, in 1/65,536 tick, until which the rule's rate is used up.
     fn rule_rate(&self, rule: u16) -> u64;
     /// Replaces it if it is still `old`.
@@ -211,6 +213,8 @@ pub trait Platform: ByteSource {
     fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64;
     /// Stage: [`crate::modbus::written::keep_register`].
     fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64;
+    /// Stage: [`crate::modbus::written::confirm`].
+    fn confirm_written(&mut self, stream: u32, sequence: u32);
     /// Stage: [`crate::modbus::written::check_coils`].
     fn check_coils(&mut self, stream: u32, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::are_coils`].

@@ -431,12 +431,30 @@ pub struct RegisterKey {
     pub register: u16,
     /// The unit id.
     pub unit: u8,
-    /// 1 for a coil.
-    pub is_coil: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Value of `LAST_VALUES`: what was written to a register that a rule with `max_step` guards. A
+/// step is held against both values: one that passed may never have arrived, and one that was
+/// confirmed may be older.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct LastValue {
+    /// The value that passed last, as in [`crate::modbus::number::key`].
+    pub passed: u32,
+    /// The value of the last write that the responder answered with success.
+    pub confirmed: u32,
+    /// 1 when there is one.
+    pub is_confirmed: u8,
     /// [`number`]: a register read in another way has no last value.
     pub number: u8,
     /// 1: low word first.
     pub low_word_first: u8,
+    /// Zero.
+    pub reserved: u8,
 }
 
 /// `SETTINGS[0]`: fixed when the program is loaded.

@@ -60,13 +60,14 @@ fn read<T: Copy>(stream: &Stream, sequence: u32) -> T {
 }
 
 #[inline(always)]
-fn write(stream: &mut Stream, at: usize, word: u64) {
-    // SAFETY: as above; the caller holds the stream's flow.
+fn write(stream: &mut Stream, at: isize, word: u64) {
+    // SAFETY: `at` is between the first byte of the margin and the last from which a word ends with
+    // the history; the caller holds the stream's flow.
     unsafe {
         stream
             .history
             .as_mut_ptr()
-            .wrapping_add(at)
+            .wrapping_offset(at)
             .cast::<u64>()
             .write_unaligned(word);
     };
@@ -76,12 +77,17 @@ fn write(stream: &mut Stream, at: usize, word: u64) {
 /// stands at its beginning belongs behind it as well.
 #[inline(always)]
 pub(crate) fn store(stream: &mut Stream, sequence: u32, word: u64) {
+    const RING: isize = HISTORY_BYTES as isize;
     let at = place(sequence);
-    write(stream, at, word);
-    if at < 8 || at > LAST_WORD {
-        for (offset, byte) in word.to_ne_bytes().into_iter().enumerate() {
-            store_byte(stream, sequence.wrapping_add(offset as u32), byte);
-        }
+    write(stream, at as isize, word);
+    if at > LAST_WORD {
+        // From the margin on: the bytes before the ring are nobody's.
+        let before = masked((at - LAST_WORD) as u32, 7) as isize;
+        write(stream, before - 8, word);
+    }
+    if at < 8 {
+        let behind = masked(at as u32, 7) as isize;
+        write(stream, RING + behind, word);
     }
 }
 

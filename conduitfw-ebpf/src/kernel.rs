@@ -11,8 +11,8 @@ use conduitfw_common::{
     packet::Packet,
     platform::{FlowTable, Platform, Workspace},
     table::{
-        Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, Network,
-        Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
+        Address, Conduit, Generation, Interface, InterfaceKey, Interval, LastValue, Limits,
+        Network, Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
     },
     wire,
 };
@@ -174,12 +174,12 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn last_value(&self, key: &RegisterKey) -> Option<u32> {
+    fn last_value(&self, key: &RegisterKey) -> Option<LastValue> {
         maps::last_value(key)
     }
 
     #[inline(always)]
-    fn set_last_value(&mut self, key: &RegisterKey, value: u32) -> bool {
+    fn set_last_value(&mut self, key: &RegisterKey, value: &LastValue) -> bool {
         maps::set_last_value(key, value)
     }
 
@@ -381,6 +381,11 @@ impl Platform for Kernel {
     #[inline(always)]
     fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
         stages::keep_register(stream, register, interval)
+    }
+
+    #[inline(always)]
+    fn confirm_written(&mut self, stream: u32, sequence: u32) {
+        stages::confirm_written(stream, sequence);
     }
 
     #[inline(always)]

@@ -13,10 +13,10 @@ use conduitfw_common::{
     platform::{FlowTable, Workspace},
     table::{
         Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
-        Limits, MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_LAST_VALUES, MAX_LIMITS,
-        MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAIRS, MAX_RULE_SETS, MAX_RULES, MAX_SERVICES,
-        MAX_VALUE_RANGES, Network, NetworkKey, Operation, Pair, PairKey, RESPONSE_BUCKETS,
-        RegisterKey, Reporting, RuleSet, SLOTS, Service, Settings, ValueRange,
+        LastValue, Limits, MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_LAST_VALUES,
+        MAX_LIMITS, MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAIRS, MAX_RULE_SETS, MAX_RULES,
+        MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Pair, PairKey,
+        RESPONSE_BUCKETS, RegisterKey, Reporting, RuleSet, SLOTS, Service, Settings, ValueRange,
     },
 };
 
@@ -52,7 +52,7 @@ static LIMITS: Array<Limits> = Array::with_max_entries(SLOTS * MAX_LIMITS, 0);
 #[map]
 static VALUE_RANGES: Array<ValueRange> = Array::with_max_entries(SLOTS * MAX_VALUE_RANGES, 0);
 #[map]
-static LAST_VALUES: HashMap<RegisterKey, u32> = HashMap::with_max_entries(MAX_LAST_VALUES, 0);
+static LAST_VALUES: HashMap<RegisterKey, LastValue> = HashMap::with_max_entries(MAX_LAST_VALUES, 0);
 #[map]
 static RULE_RATES: Array<u64> = Array::with_max_entries(MAX_RULES, 0);
 /// By conduit, [`RESPONSE_BUCKETS`] each.
@@ -213,14 +213,14 @@ pub(crate) fn value_range(slot: u32, index: u32) -> Option<ValueRange> {
 }
 
 #[inline(always)]
-pub(crate) fn last_value(key: &RegisterKey) -> Option<u32> {
+pub(crate) fn last_value(key: &RegisterKey) -> Option<LastValue> {
     let pointer = LAST_VALUES.get_ptr(key)?;
     // SAFETY: the lookup gave a valid pointer; rows are never removed while the program runs.
-    Some(unsafe { pointer.read_volatile() })
+    Some(unsafe { *pointer })
 }
 
 #[inline(always)]
-pub(crate) fn set_last_value(key: &RegisterKey, value: u32) -> bool {
+pub(crate) fn set_last_value(key: &RegisterKey, value: &LastValue) -> bool {
     LAST_VALUES.insert(key, value, 0).is_ok()
 }
 

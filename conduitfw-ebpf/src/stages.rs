@@ -217,6 +217,17 @@ pub(crate) extern "C" fn keep_written(stream: u32, write: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn confirm_written(stream: u32, sequence: u32) -> u32 {
+    if let (Some((mut kernel, _)), Some(history)) =
+        (Kernel::new(Frame::ABSENT), maps::stream(stream))
+    {
+        written::confirm(&mut kernel, &History(history), stream, sequence);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn check_files(stream: u32, sequence: u32, rule_set: u32) -> u32 {
     match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
         (Some((mut kernel, _)), Some(stream)) => {

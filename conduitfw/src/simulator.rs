@@ -23,8 +23,8 @@ use conduitfw_common::{
     platform::{FlowTable, Workspace},
     reset,
     table::{
-        Address, Conduit, Generation, Interface, Interval, Limits, MAX_CONDUITS, MAX_RULES,
-        Network, Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
+        Address, Conduit, Generation, Interface, Interval, LastValue, Limits, MAX_CONDUITS,
+        MAX_RULES, Network, Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
     },
 };
 use zerocopy::FromZeros as _;
@@ -80,7 +80,7 @@ pub struct Simulator {
     rules: Vec<u64>,
     rates: Vec<u64>,
     rule_rates: Vec<u64>,
-    last_values: HashMap<RegisterKey, u32>,
+    last_values: HashMap<RegisterKey, LastValue>,
     response_times: BTreeMap<(u16, u32), u64>,
     operations: Vec<(EventOperation, Option<Reason>)>,
     frame: Bytes,

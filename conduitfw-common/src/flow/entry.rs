@@ -222,8 +222,10 @@ pub struct Outstanding {
     pub state: u8,
     /// Number of the reason that it was neutralised for; 0 when it was allowed.
     pub reason: u8,
+    /// 1 when it writes registers whose last value counts.
+    pub is_guarded: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 /// Bytes of a reply that say whether it is one: the MBAP header, the function code, and two more.
@@ -252,6 +254,8 @@ pub struct Stream {
     pub reply_head: [u8; 16],
     /// Requests, from the row of their transaction id on.
     pub outstanding: [Outstanding; 16],
+    /// Room for the beginning of a word that ends within the first bytes of the ring.
+    pub margin: [u8; 8],
     /// The ring, and its first bytes again, for a word that starts at its last byte.
-    pub history: [u8; 4104],
+    pub history: [u8; 4112],
 }

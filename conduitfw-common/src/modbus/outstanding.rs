@@ -85,6 +85,7 @@ fn fill<P: Platform>(
         function: operation.function,
         state: request_state::WAITING,
         reason,
+        is_guarded: p.seen().is_guarded,
         ..Outstanding::default()
     };
     let row = p.within(place.wrapping_sub(1), OUTSTANDING - 1);

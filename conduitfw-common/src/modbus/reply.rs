@@ -1,5 +1,6 @@
 //! One reply, against the request that it answers (V1.1b3 §6, §7).
 
+use crate::edit::refused;
 use crate::event::{EventOperation, field};
 use crate::flow::entry::{OUTSTANDING, REPLY_HEAD_BYTES, flow_flag, request_state};
 use crate::platform::{FlowTable, Platform};
@@ -17,8 +18,6 @@ const EXCEPTION_LENGTH: u16 = 3;
 pub const EXCEPTION_BIT: u8 = 0x80;
 /// Exception code "illegal function" (§7).
 pub const ILLEGAL_FUNCTION: u8 = 1;
-/// The function code that a denied request goes on with: no function has it (§4.1).
-pub const REFUSED_FUNCTION: u8 = 0;
 
 /// What a reply holds behind its function code: [`crate::flow::entry::Outstanding::echo_kind`].
 pub mod echo {
@@ -35,6 +34,7 @@ pub mod echo {
 }
 
 /// What the reply to a request must be like.
+#[derive(Clone, Copy)]
 pub(super) struct Expected {
     /// MBAP length; 0 when the reply says it.
     pub(super) length: u16,
@@ -205,7 +205,7 @@ fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reas
             let asked = if row.reason == 0 {
                 row.function
             } else {
-                REFUSED_FUNCTION
+                refused(row.bytes)
             };
             if row.unit == seen.unit && (asked ^ seen.function) & !EXCEPTION_BIT == 0 {
                 found = row_at.wrapping_add(1);
@@ -228,9 +228,11 @@ fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reas
         return Err(reason);
     };
     let asked_ticks = row.asked_ticks;
+    let (mut guarded_at, mut is_guarded) = (0, false);
     let [behind_high, _] = behind.to_be_bytes();
     if row.reason != 0 {
-        if seen.function != REFUSED_FUNCTION | EXCEPTION_BIT || seen.length != EXCEPTION_LENGTH {
+        // An answer of no registers is as long as a refusal, and as empty.
+        if seen.length != EXCEPTION_LENGTH {
             return Err(Reason::ReplyMismatch);
         }
         row.state = request_state::ANSWERED;
@@ -254,8 +256,13 @@ fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reas
             return Err(Reason::ReplyMismatch);
         }
         row.state = request_state::FREE;
+        guarded_at = row.sequence;
+        is_guarded = row.is_guarded != 0 && !is_exception;
     }
     stream.waiting = stream.waiting.wrapping_sub(1);
+    if is_guarded {
+        p.confirm_written(index, guarded_at);
+    }
     p.count_response(conduit, bucket(now.wrapping_sub(asked_ticks)));
     if let Some(entry) = p.flow(FlowTable::Flows, place) {
         entry.flags &= !flow_flag::ADOPTED;

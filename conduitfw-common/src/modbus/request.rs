@@ -22,7 +22,9 @@ pub fn judge_adu<P: Platform, B: ByteSource>(
     bytes: u32,
     rule_set: u16,
 ) -> Judged {
-    p.workspace().operation = EventOperation::default();
+    let workspace = p.workspace();
+    workspace.operation = EventOperation::default();
+    workspace.is_guarded = 0;
     if bytes < 8 {
         return match begin(source, at, bytes) {
             Ok(()) => Judged::allowed(0),

@@ -7,7 +7,7 @@ use crate::table::{Interval, Limits, RegisterKey, limit};
 use crate::verdict::Reason;
 
 use super::function::FunctionCode;
-use super::{number, number_of};
+use super::{FUNCTION_AT, number, number_of};
 
 /// Registers that one request writes at most, and intervals that the coils of one may lie in: a
 /// byte counts the bytes of the registers.
@@ -19,21 +19,22 @@ const VALUE_SEARCH_STEPS: u32 = 17;
 /// What stands for "on" in function 5 (V1.1b3 §6.5); 0 is "off".
 const COIL_ON: u16 = 0xff00;
 
+/// What the whole request at `at` writes.
 #[inline(always)]
-fn written<P: Platform, B: ByteSource>(p: &P, source: &B, at: u32) -> Result<Written, Reason> {
-    let operation = &p.seen().operation;
-    let (first, quantity) = (operation.address, operation.quantity);
+fn written<B: ByteSource>(source: &B, at: u32) -> Result<Written, Reason> {
+    let function = source.u8(at.wrapping_add(FUNCTION_AT))?;
+    let first = u32::from(source.u16(at.wrapping_add(8))?);
     let mut written = Written {
-        first: u32::from(first),
-        last: u32::from(first),
+        first,
+        last: first,
         values_at: at.wrapping_add(10),
         and_mask: 0,
     };
     let mut count = 1;
-    match FunctionCode(operation.function) {
+    match FunctionCode(function) {
         FunctionCode::WRITE_MULTIPLE_REGISTERS | FunctionCode::WRITE_MULTIPLE_COILS => {
             written.values_at = at.wrapping_add(13);
-            count = quantity;
+            count = source.u16(at.wrapping_add(10))?;
         }
         FunctionCode::MASK_WRITE_REGISTER => {
             written.and_mask = u32::from(source.u16(at.wrapping_add(10))?);
@@ -72,7 +73,7 @@ fn registers<P: Platform, B: ByteSource>(
     stream: u32,
     at: u32,
 ) -> Result<(), Reason> {
-    let written = written(p, source, at)?;
+    let written = written(source, at)?;
     p.workspace().written = written;
     let mut interval = p.seen().interval;
     let mut register = written.first;
@@ -93,6 +94,7 @@ fn registers<P: Platform, B: ByteSource>(
         return Err(Reason::RegisterNotAllowed);
     }
     if is_guarded {
+        p.workspace().is_guarded = 1;
         return pend(p, at);
     }
     Ok(())
@@ -195,11 +197,7 @@ pub fn check_register<P: Platform, B: ByteSource>(
     }
     let [_, _, _, reason] = reason.to_be_bytes();
     checked.reason = reason;
-    checked.width = if number::width(limits.number) == 2 {
-        2
-    } else {
-        1
-    };
+    checked.width = width(&limits);
     checked.is_guarded = limits.flags & limit::STEP != 0;
     checked.to_bits()
 }
@@ -268,17 +266,28 @@ fn judge_value<P: Platform>(p: &mut P, limits: &Limits, register: u32, raw: u32)
     if limits.flags & limit::VALUES != 0 && !is_among(p, slot, limits, raw) {
         return u32::from(Reason::ValueNotAllowed.number());
     }
-    if limits.flags & limit::STEP != 0
-        && let Some(key) = register_key(p, register, limits)
-        && let Some(last) = p.last_value(&key)
-    {
-        let from = number::fixed(limits.number, last, limits.scale);
-        let to = number::fixed(limits.number, raw, limits.scale);
-        if number::distance(from, to) > limits.step {
-            return u32::from(Reason::StepTooLarge.number());
-        }
+    if limits.flags & limit::STEP != 0 && is_too_far(p, limits, register, raw) {
+        return u32::from(Reason::StepTooLarge.number());
     }
     0
+}
+
+/// Whether a value is too far from the last ones, where there are any.
+#[inline(always)]
+fn is_too_far<P: Platform>(p: &P, limits: &Limits, register: u32, raw: u32) -> bool {
+    let Some(key) = register_key(p, register) else {
+        return true;
+    };
+    let Some(last) = p.last_value(&key) else {
+        return false;
+    };
+    if last.number != limits.number || last.low_word_first != limits.low_word_first {
+        return false;
+    }
+    let fixed = |raw| number::fixed(limits.number, raw, limits.scale);
+    let new = fixed(raw);
+    number::distance(fixed(last.passed), new) > limits.step
+        || (last.is_confirmed != 0 && number::distance(fixed(last.confirmed), new) > limits.step)
 }
 
 #[inline(always)]
@@ -312,7 +321,7 @@ fn is_among<P: Platform>(p: &P, slot: u32, limits: &Limits, raw: u32) -> bool {
 
 /// The register of the responder of the flow at hand.
 #[inline(always)]
-fn register_key<P: Platform>(p: &P, register: u32, limits: &Limits) -> Option<RegisterKey> {
+fn register_key<P: Platform>(p: &P, register: u32) -> Option<RegisterKey> {
     let [_, _, r1, r0] = register.to_be_bytes();
     let unit = p.seen().operation.unit;
     let entry = p.flow_seen(FlowTable::Flows, p.seen().place)?;
@@ -321,9 +330,7 @@ fn register_key<P: Platform>(p: &P, register: u32, limits: &Limits) -> Option<Re
         port: entry.responder_port,
         register: u16::from_be_bytes([r1, r0]),
         unit,
-        is_coil: 0,
-        number: limits.number,
-        low_word_first: limits.low_word_first,
+        reserved: [0; 3],
     })
 }
 
@@ -369,7 +376,7 @@ fn pend<P: Platform>(p: &mut P, sequence: u32) -> Result<(), Reason> {
     Err(Reason::StepTooLarge)
 }
 
-/// Remembers the values of a pending write, whose segment was allowed.
+/// Remembers the values of a pending write, whose segment was allowed, as passed.
 #[inline(always)]
 pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, write: u32) {
     let mut pending = PendingWrite::default();
@@ -378,28 +385,16 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, writ
             pending = *row;
         }
     }
-    let Ok(function) = source.u8(pending.sequence.wrapping_add(super::FUNCTION_AT)) else {
+    let Ok(written) = written(source, pending.sequence) else {
         return;
     };
-    let values_at = pending.sequence.wrapping_add(match FunctionCode(function) {
-        FunctionCode::WRITE_SINGLE_REGISTER => 10,
-        FunctionCode::MASK_WRITE_REGISTER => 12,
-        FunctionCode::WRITE_MULTIPLE_REGISTERS => 13,
-        _ => 17,
-    });
-    let (first, last) = (u32::from(pending.first), u32::from(pending.last));
     let workspace = p.workspace();
     workspace.operation.unit = pending.unit;
-    workspace.written = Written {
-        first,
-        last,
-        values_at,
-        and_mask: 0,
-    };
+    workspace.written = written;
     let mut interval = pending.interval;
-    let mut register = first;
+    let mut register = written.first;
     for _ in 0..MAX_WRITTEN {
-        if register > last {
+        if register > written.last {
             break;
         }
         let kept = Checked::from_bits(p.keep_register(stream, register, interval));
@@ -407,6 +402,27 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, writ
         register = register.wrapping_add(u32::from(kept.width));
     }
 }
+
+/// Remembers the values of the request at `at`, which the responder has answered, as confirmed. The
+/// unit is that of the reply in the workspace.
+#[inline(always)]
+pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, at: u32) {
+    let Ok(written) = written(source, at) else {
+        return;
+    };
+    p.workspace().written = written;
+    let mut register = written.first;
+    for _ in 0..MAX_WRITTEN {
+        if register > written.last {
+            break;
+        }
+        let kept = Checked::from_bits(p.keep_register(stream, register, CONFIRMED));
+        register = register.wrapping_add(u32::from(kept.width));
+    }
+}
+
+/// In place of an interval: [`keep_register`] is to confirm what it kept before.
+const CONFIRMED: u32 = u32::MAX;
 
 /// Remembers the number that begins at one register, if its last value counts; answers as
 /// [`check_register`] does.
@@ -418,31 +434,62 @@ pub fn keep_register<P: Platform, B: ByteSource>(
     interval: u32,
 ) -> u64 {
     let written = p.seen().written;
-    let Some((index, interval)) = interval_of(p, register, interval) else {
-        return Checked::denied(Reason::RegisterNotAllowed).to_bits();
-    };
     let mut kept = Checked {
         reason: 0,
         width: 1,
         is_guarded: false,
-        interval: index,
+        interval,
     };
-    if interval.limits == 0 {
-        return kept.to_bits();
-    }
-    let Some(limits) = p.limits(p.seen().slot, interval.limits) else {
+    let Some(key) = register_key(p, register) else {
         return kept.to_bits();
     };
-    if number::width(limits.number) == 2 {
-        kept.width = 2;
+    let known = p.last_value(&key);
+    if interval == CONFIRMED && known.is_none() {
+        return kept.to_bits();
     }
-    if limits.flags & limit::STEP != 0
-        && let Ok(raw) = read(source, &written, register, &limits)
-        && let Some(key) = register_key(p, register, &limits)
-    {
-        p.set_last_value(&key, raw);
+    let mut last = known.unwrap_or_default();
+    let mut limits = Limits {
+        number: last.number,
+        low_word_first: last.low_word_first,
+        ..Limits::default()
+    };
+    if interval != CONFIRMED {
+        let Some((index, interval)) = interval_of(p, register, interval) else {
+            return kept.to_bits();
+        };
+        kept.interval = index;
+        limits = p.limits(p.seen().slot, interval.limits).unwrap_or_default();
+        if interval.limits == 0 || limits.flags & limit::STEP == 0 {
+            kept.width = width(&limits);
+            return kept.to_bits();
+        }
     }
+    kept.width = width(&limits);
+    let Ok(raw) = read(source, &written, register, &limits) else {
+        return kept.to_bits();
+    };
+    if interval == CONFIRMED {
+        last.confirmed = raw;
+        last.is_confirmed = 1;
+    } else {
+        if last.number != limits.number || last.low_word_first != limits.low_word_first {
+            last.is_confirmed = 0;
+        }
+        last.passed = raw;
+        last.number = limits.number;
+        last.low_word_first = limits.low_word_first;
+    }
+    p.set_last_value(&key, &last);
     kept.to_bits()
+}
+
+#[inline(always)]
+const fn width(limits: &Limits) -> u8 {
+    if number::width(limits.number) == 2 {
+        2
+    } else {
+        1
+    }
 }
 
 /// Holds the coils that the whole request at `at` writes against the limits of their intervals: 0,
@@ -460,7 +507,7 @@ fn coils<P: Platform, B: ByteSource>(
     at: u32,
 ) -> Result<(), Reason> {
     let slot = p.seen().slot;
-    let written = written(p, source, at)?;
+    let written = written(source, at)?;
     let is_single = FunctionCode(p.seen().operation.function) == FunctionCode::WRITE_SINGLE_COIL;
     let mut index = p.seen().interval;
     let mut coil = written.first;

@@ -267,11 +267,12 @@ impl Conversation<'_, '_> {
     }
 
     fn last_value(&self, key: &RegisterKey, port: u16) -> Option<u32> {
-        self.session.simulator.last_value(&RegisterKey {
+        let last = self.session.simulator.last_value(&RegisterKey {
             responder: address_words(self.to.address),
             port,
             ..*key
-        })
+        });
+        last.map(|last| last.passed)
     }
 
     /// Milliseconds until a rule's rate takes another operation.

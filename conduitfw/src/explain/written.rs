@@ -90,9 +90,6 @@ impl<'a> Denied<'a> {
         for write in self.writes() {
             let key = RegisterKey {
                 register: write.register,
-                is_coil: u8::from(write.is_coil),
-                number: write.written.number.kind(),
-                low_word_first: u8::from(write.written.word_order == WordOrder::LowFirst),
                 unit: self.operation.unit,
                 ..RegisterKey::default()
             };

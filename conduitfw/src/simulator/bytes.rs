@@ -16,7 +16,7 @@ use super::Simulator;
 pub(super) struct Bytes(pub(super) Arc<[u8]>);
 
 /// A stream's history; offsets are sequence numbers.
-pub(super) struct History(pub(super) Box<[u8; 4104]>);
+pub(super) struct History(pub(super) Box<[u8; 4112]>);
 
 /// Where a sequence number stands in a history.
 pub(super) fn place_in_history(sequence: u32) -> usize {

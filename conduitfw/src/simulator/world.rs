@@ -13,8 +13,8 @@ use conduitfw_common::{
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
     table::{
-        Address, Conduit, Generation, Interface, InterfaceKey, Interval, Limits, MAX_CONDUITS,
-        MAX_INTERVALS, MAX_LAST_VALUES, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_SERVICES,
+        Address, Conduit, Generation, Interface, InterfaceKey, Interval, LastValue, Limits,
+        MAX_CONDUITS, MAX_INTERVALS, MAX_LAST_VALUES, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_SERVICES,
         MAX_VALUE_RANGES, Network, Operation, Pair, PairKey, RegisterKey, Service, Settings,
         ValueRange,
     },
@@ -105,14 +105,14 @@ impl Platform for Simulator {
         row(&self.slot(slot).value_ranges, index, MAX_VALUE_RANGES)
     }
 
-    fn last_value(&self, key: &RegisterKey) -> Option<u32> {
+    fn last_value(&self, key: &RegisterKey) -> Option<LastValue> {
         self.last_values.get(key).copied()
     }
 
-    fn set_last_value(&mut self, key: &RegisterKey, value: u32) -> bool {
+    fn set_last_value(&mut self, key: &RegisterKey, value: &LastValue) -> bool {
         let has_room = self.last_values.len() < MAX_LAST_VALUES as usize;
         if has_room || self.last_values.contains_key(key) {
-            self.last_values.insert(*key, value);
+            self.last_values.insert(*key, *value);
             return true;
         }
         false
@@ -289,6 +289,12 @@ impl Platform for Simulator {
         match self.history(stream) {
             Some(kept) => written::keep_register(self, &kept, register, interval),
             None => u64::from(UNREADABLE),
+        }
+    }
+
+    fn confirm_written(&mut self, stream: u32, sequence: u32) {
+        if let Some(kept) = self.history(stream) {
+            written::confirm(self, &kept, stream, sequence);
         }
     }
 
