@@ -15,7 +15,7 @@ use conduitfw_tests::captures::captures_in;
 use conduitfw_tests::chance::Chance;
 use conduitfw_tests::conversations::{CAPTURE_POLICY, POLICY, good_frames};
 use conduitfw_tests::frames::modbus::{self, adu};
-use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, arp_request, tcp};
+use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, arp_reply, arp_request, tcp};
 use conduitfw_tests::lab::{binary, skipped_without_root};
 use conduitfw_tests::scene::dosing;
 use serde_json::Value;
@@ -216,6 +216,45 @@ fn user_and_kernel_say_the_same() -> Result<()> {
 }
 
 #[test]
+fn crowded_tables_are_crowded_in_both() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    let place = Place::new()?;
+    let limits = "[settings.limits]\nflows = 64\nopening_flows = 64\ninspected_flows = 16\n";
+    let policy = dosing(r#""all""#)
+        .replace("[zones.operations]", &format!("{limits}[zones.operations]"))
+        .replace("[\"hmi-1\"]", "[\"operations\"]\nnew_flows = \"unlimited\"");
+    let policy = place.file("policy.toml", policy)?;
+    let mut chance = Chance::new(3);
+    let (mut frames, mut clients) = (Vec::new(), Vec::new());
+    for _ in 0..4_000 {
+        let client = ([10, 10, 0, chance.byte()], 1 + chance.short(9));
+        frames.push(tcp(client, PLC).flags(SYN).seq(99).build());
+        clients.push(client);
+        // Some are answered when their place may be another's.
+        let earlier = chance.one_of(&clients).copied().unwrap_or(client);
+        let client = if chance.once_in(2) { client } else { earlier };
+        frames.push(tcp(PLC, client).flags(SYN | ACK).seq(499).ack(100).build());
+        if chance.once_in(3) {
+            frames.push(tcp(client, PLC).seq(100).ack(500).build());
+            let segment = tcp(client, PLC).flags(PSH | ACK).seq(100).ack(500);
+            frames.push(segment.payload(adu(1, 1, modbus::read(3, 0, 9))).build());
+        }
+    }
+    let capture = place.capture(&timed(frames))?;
+    let verdicts = verdicts(&policy, &capture)?;
+    assert_eq!(both_agree(&policy, &capture)?, verdicts.len());
+    for wanted in ["pass -", "drop flow-table-full", "drop no-flow"] {
+        ensure!(
+            verdicts.iter().any(|verdict| verdict == wanted),
+            "no {wanted}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn given_captures() -> Result<()> {
     let Some(directory) = std::env::var_os("CONDUITFW_CAPTURES") else {
         println!("no CONDUITFW_CAPTURES: left out");
@@ -376,6 +415,17 @@ fn where_frames_came_in() -> Result<()> {
         "drop spoofed-source",
     ];
     assert_eq!(verdicts(&policy, &capture)?, wanted);
+    // What the gateway itself sends never comes in.
+    let own = format!("[gateway]\naddresses = [\"10.10.0.1\"]\n{plain}");
+    let own = place.file("own.toml", own)?;
+    let reply = arp_reply([10, 10, 0, 1].into(), [10, 10, 0, 5].into()).build();
+    let reply = timed([reply]);
+    for bytes in [classic(&reply)?, next_generation("eth0", &reply)?] {
+        let capture = place.file("own.pcap", bytes)?;
+        assert_eq!(verdicts(&own, &capture)?, ["drop unknown-interface"]);
+        let summary = text(&replay(&own, &capture, [""; 0])?.stdout);
+        ensure!(summary.contains("1 from the gateway's own"), "{summary}");
+    }
     let capture = place.file("other.pcapng", next_generation("enp3s0", &frames)?)?;
     assert_eq!(verdicts(&policy, &capture)?[3], "drop unknown-interface");
     Ok(())
