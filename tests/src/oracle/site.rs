@@ -55,11 +55,11 @@ pub struct Site {
 /// Only functions.
 const FUNCTIONS: (&[Permit], &str) = (
     &[any(3), any(4), any(16)],
-    r#"
+    "
 [[conduits.modbus]]
 units = [1]
 functions = [3, 4, 16]
-"#,
+",
 );
 
 /// Every site.
@@ -178,7 +178,7 @@ impl Asked {
                 .collect()
         };
         Some(match function {
-            1..=4 => Self {
+            1..=4 | 15 => Self {
                 ranges: vec![(address, second?)],
                 values: Vec::new(),
             },
@@ -189,10 +189,6 @@ impl Asked {
             6 => Self {
                 ranges: vec![(address, 1)],
                 values: vec![second?],
-            },
-            15 => Self {
-                ranges: vec![(address, second?)],
-                values: Vec::new(),
             },
             16 => Self {
                 ranges: vec![(address, second?)],
