@@ -44,8 +44,12 @@ pub fn frame(bytes: &[u8]) {
         let judged = simulator.judge(frame, LOOPBACK, now);
         let is_denied = judged.judgement.reason().is_some() && !judged.judgement.is_observed();
         match judged.outcome {
-            Outcome::Pass => assert!(!is_denied, "a denied frame passes: {judged:?}"),
-            Outcome::Drop => assert!(is_denied, "dropped without a reason: {judged:?}"),
+            Outcome::Pass => assert!(!is_denied, "a denied frame passes"),
+            Outcome::Drop => assert!(is_denied, "dropped without a reason"),
+            Outcome::Edited(out) => assert_eq!(out.len(), frame.len(), "{out:?}"),
+            Outcome::Exception(out) => {
+                assert!(is_denied && out.len() == frame.len(), "{out:?}");
+            }
             Outcome::Reset(out) | Outcome::ResetBack(out) => {
                 assert!(is_denied && out.len() <= frame.len(), "{out:?}");
             }

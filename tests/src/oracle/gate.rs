@@ -44,7 +44,9 @@ pub trait Gate {
 fn passage(frame: &[u8], judged: Judged) -> Passage {
     match judged.outcome {
         Outcome::Pass => Passage::On(frame.to_vec()),
-        Outcome::Reset(bytes) => Passage::On(bytes),
+        Outcome::Reset(bytes) | Outcome::Exception(bytes) | Outcome::Edited(bytes) => {
+            Passage::On(bytes)
+        }
         Outcome::Drop | Outcome::ResetBack(_) => Passage::Stopped,
     }
 }
