@@ -181,6 +181,28 @@ fn registers_outside_of_the_rules_are_named_both_ways() {
 }
 
 #[test]
+fn a_modicon_number_taken_for_an_address_is_noticed() {
+    let answer = ask(&modbus("unit=1 fc=6 address=40011 value=1"));
+    assert_eq!(
+        answer.remarks,
+        ["40011 counts from 0; the Modicon number 40011 is address 10: say register=40011"]
+    );
+    assert_allowed(
+        &modbus("unit=1 fc=6 register=40011 value=1"),
+        "dosing/setpoint",
+    );
+    assert_allowed(
+        &modbus("unit=1 fc=6 address=\"40011\" value=1"),
+        "dosing/setpoint",
+    );
+    assert!(
+        ask(&modbus("unit=1 fc=6 address=30011 value=1"))
+            .remarks
+            .is_empty()
+    );
+}
+
+#[test]
 fn an_operation_does_not_cross_the_border_of_a_rate() {
     let border = POLICY
         .replace("registers = [30]", "registers = [28]")

@@ -156,6 +156,20 @@ impl Operation {
         adu(transaction, self.unit, self.function.0, &self.data())
     }
 
+    /// The register or coil that it begins with, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<u16> {
+        match &self.operands {
+            Operands::Read { address, .. }
+            | Operands::WriteOne { address, .. }
+            | Operands::WriteCoils { address, .. }
+            | Operands::WriteRegisters { address, .. }
+            | Operands::Mask { address, .. }
+            | Operands::Fifo { address } => Some(*address),
+            Operands::Record { .. } | Operands::Sub { .. } | Operands::Other { .. } => None,
+        }
+    }
+
     /// What follows the function code.
     fn data(&self) -> Vec<u8> {
         match &self.operands {
