@@ -11,5 +11,6 @@ pub mod load;
 pub mod oracle;
 pub mod peers;
 pub mod proof;
+pub mod replay;
 pub mod scene;
 pub mod twin;
