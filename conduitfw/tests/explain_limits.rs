@@ -318,11 +318,11 @@ fn a_step_is_told_from_where_to_where() {
     );
     assert_denied(
         &after(
-            "unit=1 fc=16 address=40 type=f32 value=1.5",
-            &["unit=1 fc=16 address=40 type=f32 value=1.25"],
+            "unit=1 fc=16 address=40 type=f32 value=1",
+            &["unit=1 fc=16 address=40 type=f32 value=0.8"],
         ),
         "step-too-large",
-        "rule `dosing/chlorine` allows steps of 0.11, not 0.25 from 1.25 to 1.5 (register 40)",
+        "rule `dosing/chlorine` allows steps of 0.11, not 0.2 from 0.8 to 1 (register 40)",
     );
 }
 

@@ -221,7 +221,15 @@ impl Conversation<'_, '_> {
         for before in &self.question.after {
             let decision = self.exchange(before);
             if let Some(reason) = decision.found.reason {
-                let remark = format!("{before}, which went before, is denied: {}", reason.label());
+                let is = if decision.would_deny {
+                    "would be"
+                } else {
+                    "is"
+                };
+                let remark = format!(
+                    "{before}, which went before, {is} denied: {}",
+                    reason.label()
+                );
                 self.remarks.push(remark);
             }
             if matches!(decision.found.verdict, Verdict::Drop | Verdict::Reset) {

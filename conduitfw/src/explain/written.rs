@@ -106,6 +106,7 @@ impl<'a> Denied<'a> {
             let (last, now) = (kind.number(last), kind.number(raw));
             let change = (as_real(now) - as_real(last)).abs();
             if change > as_real(step) {
+                let change = rounded(change);
                 let allows = format!(
                     "allows steps of {step}, not {change} from {last} to {now} ({} {})",
                     write.what(),
@@ -198,6 +199,11 @@ fn is_first_half(rule: &ModbusRule, function: FunctionCode, register: u16) -> bo
         .find(|range| (range.first..=range.last).contains(&register));
     let first = own.map_or(0, |range| range.first);
     (register - first).is_multiple_of(2)
+}
+
+/// To as many digits as single precision has: 0.8 to 1 is 0.2.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.6e}").parse().unwrap_or(number)
 }
 
 /// Only to be shown: near enough, and exact for numbers of 53 bits.
