@@ -12,7 +12,6 @@ use crate::frames::Frame;
 use crate::oracle::gate::Simulated;
 use crate::oracle::generator;
 use crate::oracle::play::play;
-use crate::oracle::reader::Reader;
 use crate::oracle::receiver::MODELS;
 use crate::oracle::schedule::{Acknowledges, Fate, Schedule, Sent, Spoil, Step};
 use crate::oracle::site::SITES;
@@ -95,7 +94,7 @@ pub fn stream(bytes: &[u8]) {
     let turn = usize::from(model);
     let receiver = (
         MODELS[turn % MODELS.len()],
-        Reader::ALL[turn / MODELS.len() % Reader::ALL.len()],
+        site.readers[turn / MODELS.len() % site.readers.len()],
     );
     let schedule = Schedule {
         first: u32::from_be_bytes(first),
