@@ -63,6 +63,7 @@ fn prove(seed: u64, time: Duration) -> Result<Vec<Value>> {
     command.arg("--seconds").arg(time.as_secs().to_string());
     command.arg("--seed").arg(seed.to_string());
     command.env("CONDUITFW_PYTHON", shell::target("python/bin/python3"));
+    shell::give_captures(&mut command);
     eprintln!("==> {}", shell::line_of(&command));
     let output = command
         .stdin(Stdio::null())
