@@ -7,12 +7,13 @@ use std::{
 };
 
 use aya::maps::MapError;
+use conduitfw_common::{event::EventOperation, modbus::function::FunctionCode};
 use nix::net::if_::if_indextoname;
 
 use crate::{
     dataplane::maps::{Maps, NAME_CONDUIT, NAME_RULE, NameBytes, NameKey, Plain},
     events::Names,
-    policy::{Ids, NameKind, Policy},
+    policy::{Ids, ModbusRule, NameKind, NumberType, Policy},
 };
 
 /// Policies kept to name the events that they decided.
@@ -168,11 +169,78 @@ impl Names for NameHistory {
     fn interface(&self, ifindex: u32) -> Option<String> {
         if_indextoname(ifindex).ok()?.into_string().ok()
     }
+
+    fn number_type(
+        &self,
+        generation: u32,
+        conduit: u16,
+        write: &EventOperation,
+    ) -> Option<NumberType> {
+        let (policy, _) = self.at(generation)?;
+        let conduit = policy.conduit(self.table.conduits.get(&u32::from(conduit))?)?;
+        let function = FunctionCode(write.function);
+        let owns = |rule: &&ModbusRule| {
+            let ranges = rule.ranges(function);
+            rule.units.contains(write.unit)
+                && rule.functions.contains(write.function)
+                && ranges.is_none_or(|ranges| {
+                    let mut ranges = ranges.iter();
+                    ranges.any(|range| (range.first..=range.last).contains(&write.address))
+                })
+        };
+        let rule = conduit.modbus.iter().find(owns)?;
+        rule.written(function).map(|written| written.number)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_written_value_is_read_as_its_rule_does() {
+        let policy = crate::policy::load_text(
+            "policy.toml",
+            r#"
+            [site]
+            name = "Works"
+            [zones.a]
+            interfaces = ["eth0"]
+            networks = ["10.10.0.0/24"]
+            [zones.b]
+            interfaces = ["eth1"]
+            networks = ["10.20.0.0/24"]
+            [[conduits]]
+            name = "trim"
+            from = ["a"]
+            to = ["b"]
+            rationale = "test"
+            [[conduits.modbus]]
+            units = [1]
+            functions = [16]
+            registers = [{ first = 10, last = 11 }]
+            type = "f32"
+            word_order = "low-first"
+            values = { min = 0, max = 1 }
+            "#,
+        );
+        let mut history = NameHistory::default();
+        history.push(4, Arc::new(policy.unwrap().policy), Vec::new());
+        history.table.conduits.insert(3, "trim".to_owned());
+        let write = |unit, function, address| EventOperation {
+            unit,
+            function,
+            address,
+            ..EventOperation::default()
+        };
+        let known = Some(NumberType::F32);
+        assert_eq!(history.number_type(4, 3, &write(1, 16, 10)), known);
+        assert_eq!(history.number_type(4, 3, &write(1, 16, 12)), None);
+        assert_eq!(history.number_type(4, 3, &write(2, 16, 10)), None);
+        assert_eq!(history.number_type(4, 3, &write(1, 6, 10)), None);
+        assert_eq!(history.number_type(4, 9, &write(1, 16, 10)), None);
+        assert_eq!(history.number_type(5, 3, &write(1, 16, 10)), None);
+    }
 
     #[test]
     fn names_survive_the_map() {

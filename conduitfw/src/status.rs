@@ -1,8 +1,9 @@
 //! What is in force and what it did, from the pinned maps: also when no controller runs.
 
 mod response_times;
+mod words;
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use aya::{maps::MapError, programs::ProgramInfo};
 use conduitfw_common::{
@@ -324,89 +325,4 @@ fn read_reporting(maps: &Maps) -> Result<(EventCounts, u64), MapError> {
         would_deny += row.would_deny;
     }
     Ok((counts, would_deny))
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.controller {
-            Some(controller) => writeln!(
-                f,
-                "controller    running (process {}), policy file {}{}",
-                controller.pid,
-                controller.policy_file,
-                if controller.watch { ", watched" } else { "" }
-            )?,
-            None => writeln!(
-                f,
-                "controller    not running; the policy in force goes on being enforced"
-            )?,
-        }
-        if self.generation == 0 {
-            writeln!(f, "generation    none: everything is denied")?;
-        } else {
-            write!(f, "generation    {} ({})", self.generation, self.mode)?;
-            if let Some(since) = &self.since {
-                write!(f, ", since {since:.0}")?;
-            }
-            writeln!(f)?;
-        }
-        if let (Some(site), Some(file)) = (&self.site, &self.policy_file) {
-            writeln!(f, "policy        {site}, from {file}")?;
-        }
-        for interface in &self.interfaces {
-            writeln!(f, "interface     {} {}", interface.name, interface.mode)?;
-        }
-        let Frames {
-            seen,
-            allowed,
-            denied,
-            would_deny,
-        } = self.frames;
-        writeln!(
-            f,
-            "frames        {seen} seen = {allowed} allowed + {denied} denied"
-        )?;
-        if would_deny > 0 {
-            writeln!(
-                f,
-                "              {would_deny} of the allowed would be denied in mode enforce"
-            )?;
-        }
-        let EventCounts { delivered, lost } = self.events;
-        writeln!(f, "events        {delivered} delivered, {lost} lost")?;
-        let adopted = self.controller.as_ref().map_or(0, |c| c.flows_adopted);
-        if adopted > 0 {
-            writeln!(
-                f,
-                "adopted       {adopted} connections that were open before the gateway"
-            )?;
-        }
-        for conduit in &self.conduits {
-            write_conduit(f, conduit)?;
-        }
-        for rule in &self.rules {
-            writeln!(
-                f,
-                "rule          {}: {} operations allowed",
-                rule.name, rule.operations
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn write_conduit(f: &mut fmt::Formatter<'_>, conduit: &ConduitStatus) -> fmt::Result {
-    let name = conduit.name.as_deref().unwrap_or("(no conduit)");
-    writeln!(
-        f,
-        "conduit       {name} ({}): {} allowed, {} denied",
-        conduit.mode, conduit.allowed.frames, conduit.denied.frames
-    )?;
-    for (reason, traffic) in &conduit.reasons {
-        writeln!(f, "              {} {reason}", traffic.frames)?;
-    }
-    if let Some(times) = &conduit.response_times {
-        writeln!(f, "              {} replies: {times}", times.replies)?;
-    }
-    Ok(())
 }

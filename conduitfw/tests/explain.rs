@@ -260,6 +260,43 @@ fn plain_services_are_answered() {
 }
 
 #[test]
+fn what_is_inspected_and_what_is_not_is_remarked() {
+    let words = Words {
+        tcp: Some(502),
+        ..path("hmi-1", "plc-dosing")
+    };
+    let remarks = ask(POLICY, &words).remarks;
+    assert!(remarks[0].contains("each Modbus operation on it is judged by itself"));
+    let words = Words {
+        port: Some(4840),
+        from: "historian".to_owned(),
+        ..modbus("unit=1 fc=5 address=0 value=on")
+    };
+    let answer = ask(POLICY, &words);
+    assert_eq!(answer.found.reason, None, "{answer}");
+    assert_eq!(
+        answer.remarks,
+        ["what goes over tcp port 4840 is not inspected"]
+    );
+}
+
+#[test]
+fn the_gateway_needs_addresses_to_be_asked_about() {
+    let text = POLICY.replace("[gateway]\naddresses = [\"10.10.0.1\", \"10.20.0.1\"]", "");
+    let policy = policy(&text);
+    let words = Words {
+        udp: Some(123),
+        ..path("gateway", "control")
+    };
+    let explainer = Explainer::new(&policy).unwrap();
+    let said = explainer
+        .answer(&words.read().unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("[gateway]"), "{said}");
+}
+
+#[test]
 fn what_is_only_observed_says_so() {
     let words = Words {
         modbus: Some("unit=1 fc=5 address=0 value=on".to_owned()),

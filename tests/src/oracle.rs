@@ -99,7 +99,7 @@ pub fn attack(
         figures.schedules += 1;
         for (index, model) in MODELS.into_iter().enumerate() {
             let turn = index + usize::try_from(seed % 3).unwrap_or(0);
-            let application = Reader::ALL[turn % Reader::ALL.len()];
+            let application = site.readers[turn % site.readers.len()];
             port = port.checked_add(1).unwrap_or(1024);
             let receiver = (model, application);
             let outcome = play(site, gate, &schedule, receiver, port)

@@ -1,26 +1,37 @@
 //! Every policy in `rules/`, in a lab that fits it: what it says is open is, and little else.
 
+#[path = "examples/probes.rs"]
+mod probes;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use conduitfw_tests::frames::modbus::{self, adu};
+use conduitfw_tests::frames::modbus::adu;
 use conduitfw_tests::lab::{Conduitfw, Host, Lab, skipped_without_root, source_directory};
 use conduitfw_tests::peers::{Device, Listener, RawClient, connect_from, ping};
 use toml::{Table, Value};
 
+use probes::Probe;
+
 const SHORT: Duration = Duration::from_millis(600);
+/// How long nothing must come where nothing should.
+const SILENCE: Duration = Duration::from_millis(100);
+/// A unit that few rules name.
+const STRANGER: u8 = 247;
 /// A port that no example opens.
 const CLOSED: u16 = 9;
 /// The function codes tried, with the names and groups that allow them.
-const FUNCTIONS: [(u8, &[&str]); 6] = [
+const FUNCTIONS: [(u8, &[&str]); 8] = [
     (1, &["read-coils", "reads", "all"]),
     (3, &["read-holding-registers", "reads", "all"]),
     (4, &["read-input-registers", "reads", "all"]),
     (5, &["write-single-coil", "writes", "all"]),
     (6, &["write-single-register", "writes", "all"]),
+    (15, &["write-multiple-coils", "writes", "all"]),
     (16, &["write-multiple-registers", "writes", "all"]),
+    (22, &["mask-write-register", "writes", "all"]),
 ];
 
 #[test]
@@ -42,21 +53,20 @@ fn every_example_does_what_it_says() -> Result<()> {
         exercise(&text).with_context(|| path.display().to_string())?;
         count += 1;
     }
-    ensure!(count >= 4, "only {count} examples");
+    ensure!(count >= 5, "only {count} examples");
     Ok(())
 }
 
-/// The policy without its limits of new flows: this test opens more of them than a plant would.
+/// The policy without its rates of new flows and operations: this test has more of them than a
+/// plant would.
 fn unhurried(text: &str) -> String {
-    let line = |line: &str| {
-        let limits = line.starts_with("new_flows");
-        if limits {
-            "new_flows = \"unlimited\"\n".to_owned()
-        } else {
-            format!("{line}\n")
-        }
-    };
-    text.lines().map(line).collect()
+    let is_rate = |line: &&str| line.starts_with("new_flows") || line.starts_with("max_rate");
+    let lines: Vec<&str> = text.lines().filter(|line| !is_rate(line)).collect();
+    let lines = lines.join("\n") + "\n";
+    lines.replace(
+        "[[conduits]]\n",
+        "[[conduits]]\nnew_flows = \"unlimited\"\n",
+    )
 }
 
 fn exercise(text: &str) -> Result<()> {
@@ -262,31 +272,88 @@ impl Conduit<'_> {
         let mut tried: Vec<(u16, u8)> = Vec::new();
         for rule in rules {
             let port = rule_ports(rule)?[0];
-            let device = Device::start(to.host, (destination, port))?;
-            for unit in [first_unit(rule), 247] {
+            let mut holding = Vec::new();
+            for other in rules {
+                if rule_ports(other)?.contains(&port) {
+                    holding.push(other.clone());
+                }
+            }
+            let wire = Wire {
+                device: Device::start(to.host, (destination, port))?,
+                from: from.host,
+                source,
+                server: SocketAddr::from((destination, port)),
+                answers_exceptions: self.table.get("on_deny").and_then(Value::as_str)
+                    == Some("exception"),
+            };
+            for unit in [first_unit(rule), STRANGER] {
                 if tried.contains(&(port, unit)) {
                     continue;
                 }
                 tried.push((port, unit));
-                for (function, names) in FUNCTIONS {
+                let is_border = |probe: &Probe| unit != STRANGER || probe.address == 0;
+                for probe in probes::around(&holding)?.into_iter().filter(is_border) {
                     let mut expected = self.observes;
-                    for other in rules {
-                        expected |= rule_ports(other)?.contains(&port)
-                            && has_unit(other, unit)
-                            && allows(other, function, names);
+                    for other in &holding {
+                        let (_, names) = FUNCTIONS
+                            .into_iter()
+                            .find(|(function, _)| *function == probe.function)
+                            .context("a function that is not tried")?;
+                        expected |= has_unit(other, unit)
+                            && allows(other, probe.function, names)
+                            && probes::allows(other, &probe)?;
                     }
-                    let server = SocketAddr::from((destination, port));
-                    let mut client = RawClient::connect(from.host, Some(source), server)?;
-                    client.patience(SHORT)?;
-                    let request = adu(1, unit, modbus::request(function));
-                    let answered = client.exchange(&request).is_ok();
-                    assert_eq!(
-                        answered, expected,
-                        "unit {unit} function {function} port {port}"
-                    );
-                    assert_eq!(device.take().len(), usize::from(expected));
+                    wire.ask(unit, &probe, expected)?;
                 }
             }
+            for (probe, expected) in probes::steps(rule)? {
+                wire.ask(first_unit(rule), &probe, expected || self.observes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way from a client to a device.
+struct Wire<'a> {
+    device: Device,
+    from: &'a Host,
+    source: IpAddr,
+    server: SocketAddr,
+    answers_exceptions: bool,
+}
+
+impl Wire<'_> {
+    /// Sends a request on a connection of its own, and looks at both ends for what became of it.
+    fn ask(&self, unit: u8, probe: &Probe, expected: bool) -> Result<()> {
+        let pdu = probe.pdu();
+        let mut client = RawClient::connect(self.from, Some(self.source), self.server)?;
+        let is_answered = expected || self.answers_exceptions;
+        client.patience(if is_answered { SHORT } else { SILENCE })?;
+        let answer = client.exchange(&adu(1, unit, &pdu));
+        let how = answer.as_ref().err().map(ToString::to_string);
+        let answer = answer.ok();
+        let arrived = self.device.take();
+        let what = || format!("unit {unit} {probe:?} to {}", self.server);
+        if expected {
+            ensure!(answer.is_some(), "{} has no answer", what());
+            ensure!(arrived == [(unit, pdu)], "{}: {arrived:?} arrived", what());
+        } else if self.answers_exceptions {
+            let exception = Some((unit, vec![probe.function | 0x80, 1]));
+            ensure!(
+                answer == exception,
+                "{} is answered {answer:?} ({how:?}, {arrived:?} arrived)",
+                what()
+            );
+            let emptied = vec![0; pdu.len()];
+            ensure!(
+                arrived == [(unit, emptied)],
+                "{}: {arrived:?} arrived",
+                what()
+            );
+        } else {
+            ensure!(answer.is_none(), "{} is answered {answer:?}", what());
+            ensure!(arrived.is_empty(), "{}: {arrived:?} arrived", what());
         }
         Ok(())
     }

@@ -1,168 +1,22 @@
-//! `conduitfw replay`: captures judged without a gateway, in ordinary memory and by the kernel's
-//! program, which say the same line for line.
-//!
-//! `CONDUITFW_CAPTURES` is a directory of captures (pcap, Ethernet) that are replayed as well.
+//! `conduitfw replay`: captures judged without a gateway.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use conduitfw_tests::captures::captures_in;
-use conduitfw_tests::chance::Chance;
-use conduitfw_tests::conversations::{CAPTURE_POLICY, POLICY, good_frames};
 use conduitfw_tests::frames::modbus::{self, adu};
-use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, arp_request, tcp};
+use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, arp_reply, arp_request, tcp};
 use conduitfw_tests::lab::{binary, skipped_without_root};
+use conduitfw_tests::replay::{
+    BEGINNING, Place, SECOND, classic, lines, next_generation, replay, text, timed, verdicts,
+};
 use conduitfw_tests::scene::dosing;
 use serde_json::Value;
 
-const SECOND: u64 = 1_000_000_000;
-const BEGINNING: u64 = 1_700_000_000 * SECOND;
 const HMI: ([u8; 4], u16) = ([10, 10, 0, 5], 40_000);
 const PLC: ([u8; 4], u16) = ([10, 20, 0, 10], 502);
-
-/// A directory that is gone with its owner.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("cfw-{}-replay-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory)?;
-        Ok(Self(directory))
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
-        let path = self.0.join(name);
-        fs::write(&path, content)?;
-        Ok(path)
-    }
-
-    /// A capture in the classic format, with nanoseconds.
-    fn capture(&self, frames: &[(u64, Vec<u8>)]) -> Result<PathBuf> {
-        self.file("capture.pcap", classic(frames)?)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn classic(frames: &[(u64, Vec<u8>)]) -> Result<Vec<u8>> {
-    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
-    let mut bytes = words(&[0xa1b2_3c4d, 0x0004_0002, 0, 0, 65_535, 1]);
-    for (time, frame) in frames {
-        let length = u32::try_from(frame.len())?;
-        let seconds = u32::try_from(time / SECOND)?;
-        let nanoseconds = u32::try_from(time % SECOND)?;
-        bytes.extend(words(&[seconds, nanoseconds, length, length]));
-        bytes.extend(frame);
-    }
-    Ok(bytes)
-}
-
-/// The same frames as pcapng, all seen on one interface.
-fn next_generation(interface: &str, frames: &[(u64, Vec<u8>)]) -> Result<Vec<u8>> {
-    let block = |kind: u32, body: &[u8]| -> Result<Vec<u8>> {
-        let padded = body.len().next_multiple_of(4);
-        let length = u32::try_from(padded + 12)?.to_be_bytes();
-        let mut bytes = [kind.to_be_bytes(), length].concat();
-        bytes.extend(body);
-        bytes.resize(8 + padded, 0);
-        bytes.extend(length);
-        Ok(bytes)
-    };
-    let mut section = vec![0x1a, 0x2b, 0x3c, 0x4d, 0, 1, 0, 0];
-    section.extend([0xff; 8]);
-    let mut bytes = block(0x0a0d_0d0a, &section)?;
-    let mut description = vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0];
-    description.push(u8::try_from(interface.len())?);
-    description.extend(interface.as_bytes());
-    description.resize(description.len().next_multiple_of(4), 0);
-    description.extend([0, 9, 0, 1, 9, 0, 0, 0]);
-    bytes.extend(block(1, &description)?);
-    for (time, frame) in frames {
-        let length = u32::try_from(frame.len())?.to_be_bytes();
-        let mut body = vec![0; 4];
-        body.extend(time.to_be_bytes());
-        body.extend([length, length].concat());
-        body.extend(frame);
-        bytes.extend(block(6, &body)?);
-    }
-    Ok(bytes)
-}
-
-/// One frame every millisecond.
-fn timed(frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<(u64, Vec<u8>)> {
-    (0..)
-        .zip(frames)
-        .map(|(number, frame)| (BEGINNING + number * 1_000_000, frame))
-        .collect()
-}
-
-fn replay(
-    policy: &Path,
-    capture: &Path,
-    words: impl IntoIterator<Item = impl AsRef<OsStr>>,
-) -> Result<Output> {
-    let mut command = Command::new(binary()?);
-    command.arg("replay").arg("--policy").arg(policy);
-    Ok(command.args(words).arg(capture).output()?)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// What is said of each frame.
-fn lines(policy: &Path, capture: &Path) -> Result<Vec<Value>> {
-    let output = replay(policy, capture, ["--json"])?;
-    let said = text(&output.stdout);
-    ensure!(output.status.success(), "{}", text(&output.stderr));
-    said.lines()
-        .map(|line| serde_json::from_str(line).context("not JSON"))
-        .collect()
-}
-
-/// Verdict and reason of each frame, in short.
-fn verdicts(policy: &Path, capture: &Path) -> Result<Vec<String>> {
-    let lines = lines(policy, capture)?;
-    let word = |line: &Value, key: &str| line[key].as_str().unwrap_or("-").to_owned();
-    let short = |line: &Value| format!("{} {}", word(line, "verdict"), word(line, "reason"));
-    Ok(lines.iter().map(short).collect())
-}
-
-/// Both ways of judging say the same, line for line. Returns how many lines.
-fn both_agree(policy: &Path, capture: &Path) -> Result<usize> {
-    let mut count = 0;
-    for format in [&["--json"][..], &[]] {
-        let user = replay(policy, capture, format)?;
-        let kernel = replay(policy, capture, [format, &["--kernel"]].concat())?;
-        ensure!(
-            user.status == kernel.status,
-            "{}",
-            text(&[user.stderr, kernel.stderr].concat())
-        );
-        let (user, kernel) = (text(&user.stdout), text(&kernel.stdout));
-        for (number, (ours, theirs)) in (1..).zip(user.lines().zip(kernel.lines())) {
-            ensure!(
-                ours == theirs,
-                "line {number}\nuser   {ours}\nkernel {theirs}"
-            );
-        }
-        ensure!(user.lines().count() == kernel.lines().count());
-        count = count.max(user.lines().count());
-    }
-    Ok(count)
-}
 
 /// A connection from hmi-1 to plc-dosing, opened.
 fn opened() -> Vec<Vec<u8>> {
@@ -177,68 +31,6 @@ fn opened() -> Vec<Vec<u8>> {
 fn request(pdu: impl AsRef<[u8]>) -> Frame {
     let segment = tcp(HMI, PLC).flags(PSH | ACK).seq(100).ack(500);
     segment.payload(adu(1, 1, pdu))
-}
-
-#[test]
-fn user_and_kernel_say_the_same() -> Result<()> {
-    if skipped_without_root() {
-        return Ok(());
-    }
-    let place = Place::new()?;
-    let policy = place.file("policy.toml", POLICY)?;
-    let mut chance = Chance::new(7);
-    let (mut frames, mut time) = (Vec::new(), BEGINNING);
-    for round in 0..4 {
-        let good: Vec<Vec<u8>> = good_frames(round).iter().map(Frame::build).collect();
-        for frame in &good {
-            // Time goes on in small steps and large ones, stands still, and goes back.
-            let step = match chance.below(200) {
-                0 => 90 * SECOND,
-                1..50 => 0,
-                _ => chance.number() % 5_000_000,
-            };
-            time += step;
-            let back = if chance.once_in(20) { SECOND } else { 0 };
-            frames.push((time - back, frame.clone()));
-            if chance.once_in(4) {
-                let mut changed = frame.clone();
-                let other = chance.one_of(&good).cloned().unwrap_or_default();
-                chance.change(&mut changed, &other, 0);
-                frames.push((time, changed));
-            }
-        }
-    }
-    let capture = place.capture(&frames)?;
-    assert_eq!(both_agree(&policy, &capture)?, frames.len());
-    let capture = place.file("named.pcapng", next_generation("lo", &frames)?)?;
-    assert_eq!(both_agree(&policy, &capture)?, frames.len());
-    Ok(())
-}
-
-#[test]
-fn given_captures() -> Result<()> {
-    let Some(directory) = std::env::var_os("CONDUITFW_CAPTURES") else {
-        println!("no CONDUITFW_CAPTURES: left out");
-        return Ok(());
-    };
-    if skipped_without_root() {
-        return Ok(());
-    }
-    let place = Place::new()?;
-    let all = place.file("all.toml", CAPTURE_POLICY)?;
-    let reads = CAPTURE_POLICY.replace(r#"functions = ["all"]"#, r#"functions = ["reads"]"#);
-    let reads = reads
-        .replace("sub_functions = \"all\"\n", "")
-        .replace("mei_types = \"all\"\n", "");
-    let reads = place.file("reads.toml", reads)?;
-    for capture in captures_in(Path::new(&directory))? {
-        for policy in [&all, &reads] {
-            let frames =
-                both_agree(policy, &capture).with_context(|| capture.display().to_string())?;
-            println!("{}: {frames} frames", capture.display());
-        }
-    }
-    Ok(())
 }
 
 #[test]
@@ -321,13 +113,9 @@ fn what_is_cut_off_is_judged_as_far_as_it_goes() -> Result<()> {
         let wanted = format!("cut.pcap: offset {start}: ");
         ensure!(said.contains(&wanted), "{length}: {said}");
     }
-    let missing = replay(&policy, &place.0.join("none.pcap"), ["--json"])?;
+    let missing = replay(&policy, &place.path("none.pcap"), ["--json"])?;
     assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
-    let missing = replay(
-        &place.0.join("none.toml"),
-        &place.0.join("cut.pcap"),
-        [""; 0],
-    )?;
+    let missing = replay(&place.path("none.toml"), &place.path("cut.pcap"), [""; 0])?;
     assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
     Ok(())
 }
@@ -376,6 +164,17 @@ fn where_frames_came_in() -> Result<()> {
         "drop spoofed-source",
     ];
     assert_eq!(verdicts(&policy, &capture)?, wanted);
+    // What the gateway itself sends never comes in.
+    let own = format!("[gateway]\naddresses = [\"10.10.0.1\"]\n{plain}");
+    let own = place.file("own.toml", own)?;
+    let reply = arp_reply([10, 10, 0, 1].into(), [10, 10, 0, 5].into()).build();
+    let reply = timed([reply]);
+    for bytes in [classic(&reply)?, next_generation("eth0", &reply)?] {
+        let capture = place.file("own.pcap", bytes)?;
+        assert_eq!(verdicts(&own, &capture)?, ["drop unknown-interface"]);
+        let summary = text(&replay(&own, &capture, [""; 0])?.stdout);
+        ensure!(summary.contains("1 from the gateway's own"), "{summary}");
+    }
     let capture = place.file("other.pcapng", next_generation("enp3s0", &frames)?)?;
     assert_eq!(verdicts(&policy, &capture)?[3], "drop unknown-interface");
     Ok(())
@@ -481,7 +280,7 @@ fn anybody_may_replay_and_root_may_ask_the_kernel() -> Result<()> {
     let place = Place::new()?;
     let policy = place.file("policy.toml", dosing(r#""reads""#))?;
     let capture = place.capture(&timed(opened()))?;
-    let program = place.0.join("conduitfw");
+    let program = place.path("conduitfw");
     fs::copy(binary()?, &program)?;
     let as_nobody = |words: &[&str]| -> Result<Output> {
         let mut command = Command::new("setpriv");

@@ -4,8 +4,10 @@ mod build;
 mod demo;
 mod doctor;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod lint;
+mod prove;
 mod setup;
 mod shell;
 mod summary;
@@ -37,6 +39,8 @@ enum Task {
     Doctor(doctor::Arguments),
     /// Set up, lint, and run every test.
     Test,
+    /// Try at length to get a denied operation through, and to cut off what is allowed.
+    Prove(prove::Arguments),
     /// Boot Linux 6.1 and 6.12 and let their verifiers judge the kernel program.
     Kernels(kernels::Arguments),
     /// Show conduitfw at work in a lab of three hosts.
@@ -51,6 +55,10 @@ fn main() -> ExitCode {
         Task::Lint(arguments) => lint::run(&arguments),
         Task::Doctor(arguments) => doctor::run(&arguments),
         Task::Test => return test::run(),
+        Task::Prove(arguments) => match prove::run(&arguments) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         Task::Kernels(arguments) => kernels::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
     };

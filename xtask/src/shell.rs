@@ -11,6 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// Names a directory of captures that tests read as well.
+const CAPTURES: &str = "CONDUITFW_CAPTURES";
+
 /// The directory of the workspace.
 pub(crate) fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -20,6 +23,15 @@ pub(crate) fn root() -> PathBuf {
 /// A path below the directory that builds write to.
 pub(crate) fn target(path: &str) -> PathBuf {
     root().join("target").join(path)
+}
+
+/// Lets tests find captures: those that `CONDUITFW_CAPTURES` names, else those in
+/// `shared/captures` beside the project, where there are any.
+pub(crate) fn give_captures(command: &mut Command) {
+    let beside = root().join("../shared/captures");
+    if env::var_os(CAPTURES).is_none() && beside.is_dir() {
+        command.env(CAPTURES, beside);
+    }
 }
 
 /// Whether continuous integration runs this: then what cannot run has failed.

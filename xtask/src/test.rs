@@ -90,6 +90,7 @@ fn integration_tests() -> Result<Counts> {
     command.args(["test", "--no-fail-fast", "--package", "conduitfw-tests"]);
     command.args(["--", "--test-threads=1"]);
     command.env("CONDUITFW_PYTHON", shell::target("python/bin/python3"));
+    shell::give_captures(&mut command);
     cargo_test(&mut command)
 }
 

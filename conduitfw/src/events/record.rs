@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use zerocopy::IntoBytes as _;
 
+use crate::policy::{Number, NumberType};
+
 /// Looks up what the policy that decided calls things.
 pub trait Names {
     /// Name of the asset with an address.
@@ -25,6 +27,13 @@ pub trait Names {
     fn conduit(&self, id: u16) -> Option<String>;
     /// Name of an interface.
     fn interface(&self, ifindex: u32) -> Option<String>;
+    /// How the rules of a conduit read what an operation writes to a register.
+    fn number_type(
+        &self,
+        generation: u32,
+        conduit: u16,
+        write: &EventOperation,
+    ) -> Option<NumberType>;
 }
 
 /// What happened to the frame.
@@ -123,6 +132,8 @@ pub struct ModbusFields {
     pub quantity: Option<u16>,
     /// The written value that was refused.
     pub value: Option<u32>,
+    /// The same as the rule reads it.
+    pub number: Option<serde_json::Number>,
 }
 
 /// Events that did not reach the controller.
@@ -202,7 +213,7 @@ impl Event {
                 _ => None,
             },
             modbus: (record.protocol == protocol::MODBUS)
-                .then(|| ModbusFields::from_operation(&record.operation)),
+                .then(|| ModbusFields::from_record(record, names)),
             interface: names.interface(record.ifindex),
             ifindex: record.ifindex,
             vlans: vlan_ids(record.vlans),
@@ -217,7 +228,8 @@ impl Event {
 }
 
 impl ModbusFields {
-    fn from_operation(operation: &EventOperation) -> Self {
+    fn from_record(record: &EventRecord, names: &dyn Names) -> Self {
+        let operation = &record.operation;
         let has = |bit: u16| operation.fields & bit != 0;
         let has_header = has(field::HEADER);
         Self {
@@ -233,6 +245,22 @@ impl ModbusFields {
             address: has(field::ADDRESS).then_some(operation.address),
             quantity: has(field::QUANTITY).then_some(operation.quantity),
             value: has(field::VALUE).then_some(operation.value),
+            number: has(field::VALUE)
+                .then(|| names.number_type(record.generation, record.conduit, operation))
+                .flatten()
+                .and_then(|kind| json_number(kind.number(operation.value))),
+        }
+    }
+}
+
+/// Nothing for an infinity and what is not a number.
+fn json_number(number: Number) -> Option<serde_json::Number> {
+    match number {
+        Number::Integer(number) => Some(number.into()),
+        // By way of its shortest text, so that 1.9 stays 1.9.
+        Number::Real(number) => {
+            let shown: f64 = number.to_string().parse().ok()?;
+            serde_json::Number::from_f64(shown)
         }
     }
 }
@@ -326,6 +354,15 @@ pub(super) mod tests {
 
         fn interface(&self, ifindex: u32) -> Option<String> {
             (ifindex == 2).then(|| "eth0".to_owned())
+        }
+
+        fn number_type(&self, _: u32, conduit: u16, write: &EventOperation) -> Option<NumberType> {
+            match (conduit, write.address) {
+                (3, 10) => Some(NumberType::U16),
+                (3, 11) => Some(NumberType::I16),
+                (3, 12) => Some(NumberType::F32),
+                _ => None,
+            }
         }
     }
 

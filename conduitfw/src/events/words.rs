@@ -135,11 +135,12 @@ fn modbus_words(modbus: &ModbusFields, is_reply: bool) -> String {
     if let Some(address) = modbus.address {
         add(format!("address {address}"));
     }
-    if let Some(quantity) = modbus.quantity {
-        add(format!("quantity {quantity}"));
-    }
-    if let Some(value) = modbus.value {
-        add(format!("value {value}"));
+    // The address of a refused value is that of its own register.
+    match (modbus.value, &modbus.number, modbus.quantity) {
+        (Some(_), Some(number), _) => add(format!("value {number}")),
+        (Some(value), None, _) => add(format!("value {value}")),
+        (None, _, Some(quantity)) => add(format!("quantity {quantity}")),
+        (None, _, None) => {}
     }
     words
 }
@@ -206,6 +207,14 @@ mod tests {
             "12:03:11 DENY hmi-dosing hmi-1 -> plc-dosing modbus unit 1 write-single-register (6) \
              address 10 value 9999: value not allowed, answered with exception 1"
         );
+        record.operation.address = 11;
+        record.operation.value = 0xff9b;
+        assert!(words(&record).contains(" address 11 value -101: "));
+        record.operation.address = 12;
+        record.operation.value = 1.9_f32.to_bits();
+        assert!(words(&record).contains(" address 12 value 1.9: "));
+        record.operation.address = 10;
+        record.operation.value = 9999;
         record.reason = Reason::StepTooLarge as u8;
         record.verdict = Verdict::Reset as u8;
         assert!(words(&record).ends_with("address 10 value 9999: step too large"));

@@ -31,6 +31,13 @@ fn of_modicon(text: &str) -> Option<(ModbusTable, u16)> {
     Some((table, u16::try_from(number.checked_sub(1)?).ok()?))
 }
 
+/// The address that somebody may mean who takes an address for the Modicon number of this table.
+pub(super) fn meant_as_modicon(table: ModbusTable, address: u16) -> Option<u16> {
+    // Of four digits and less, everybody takes them for addresses.
+    let (found, meant) = of_modicon(&address.to_string())?;
+    (found == table).then_some(meant)
+}
+
 /// One `key=value`.
 #[derive(Debug)]
 struct Field {

@@ -31,7 +31,7 @@ pub use operation::{Operands, Operation};
 pub use party::Party;
 pub use reply::Reply;
 
-use crate::policy::{NameKind, Policy, Refusal, address_words};
+use crate::policy::{ModbusTable, NameKind, Policy, PortRange, Refusal, address_words};
 use session::{Decision, Session, TICKS_PER_SECOND, World};
 
 /// The port of Modbus/TCP.
@@ -122,7 +122,8 @@ impl<'p> Explainer<'p> {
         };
         let (stage, decision) = conversation.hold();
         let lacking = conversation.lacking(stage, &decision);
-        let remarks = conversation.remarks;
+        let mut remarks = conversation.remarks;
+        remarks.extend(self.remark(question, &decision));
         Ok(Answer {
             service: paths::words(question.service.path()),
             operation: match &question.service {
@@ -138,6 +139,46 @@ impl<'p> Explainer<'p> {
             remarks,
         })
     }
+}
+
+impl Explainer<'_> {
+    /// What somebody who asks this may not have in mind.
+    fn remark(&self, question: &Question, decision: &Decision) -> Option<String> {
+        let conduit = decision.found.conduit.as_deref();
+        let conduit = conduit.and_then(|name| self.world.policy.conduit(name));
+        match (&question.service, decision.found.reason) {
+            (Service::Modbus { operation, .. }, Some(Reason::RegisterNotAllowed)) => {
+                let address = operation.address()?;
+                let table = ModbusTable::of(operation.function)?;
+                let meant = fields::meant_as_modicon(table, address)?;
+                Some(format!(
+                    "{address} counts from 0; the Modicon number {address} is address {meant}: say \
+                     register={address}"
+                ))
+            }
+            (Service::Modbus { port, .. }, None) => {
+                let rules = &conduit?.modbus;
+                let is_inspected = rules.iter().any(|rule| holds_port(&rule.ports, *port));
+                (!is_inspected).then(|| format!("what goes over tcp port {port} is not inspected"))
+            }
+            (Service::Tcp(port), None) => {
+                let rules = &conduit?.modbus;
+                let is_inspected = rules.iter().any(|rule| holds_port(&rule.ports, *port));
+                is_inspected.then(|| {
+                    "the connection is allowed; each Modbus operation on it is judged by itself: \
+                     ask with modbus"
+                        .to_owned()
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a port is among these.
+fn holds_port(ranges: &[PortRange], port: u16) -> bool {
+    let mut ranges = ranges.iter();
+    ranges.any(|range| (range.first..=range.last).contains(&port))
 }
 
 /// One question, in the course of being answered.
@@ -180,7 +221,15 @@ impl Conversation<'_, '_> {
         for before in &self.question.after {
             let decision = self.exchange(before);
             if let Some(reason) = decision.found.reason {
-                let remark = format!("{before}, which went before, is denied: {}", reason.label());
+                let is = if decision.would_deny {
+                    "would be"
+                } else {
+                    "is"
+                };
+                let remark = format!(
+                    "{before}, which went before, {is} denied: {}",
+                    reason.label()
+                );
                 self.remarks.push(remark);
             }
             if matches!(decision.found.verdict, Verdict::Drop | Verdict::Reset) {

@@ -13,6 +13,7 @@ use conduitfw_common::{
 use super::{
     Lack, Part,
     fields::function_words,
+    holds_port,
     operation::{Operands, Operation},
     words::{functions, joined, named, operands, plural, runs, units},
 };
@@ -59,10 +60,8 @@ pub(super) fn rules(denied: &Denied<'_>, reason: Reason) -> Vec<Lack> {
 impl<'a> Denied<'a> {
     fn rules(&self) -> impl Iterator<Item = &'a ModbusRule> + use<'a> {
         let port = self.port;
-        self.conduit.modbus.iter().filter(move |rule| {
-            let mut ports = rule.ports.iter();
-            ports.any(|ports| (ports.first..=ports.last).contains(&port))
-        })
+        let all = self.conduit.modbus.iter();
+        all.filter(move |rule| holds_port(&rule.ports, port))
     }
 
     /// The rules that allow the function on the unit, whatever else they ask.

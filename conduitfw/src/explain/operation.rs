@@ -1,7 +1,5 @@
 //! The Modbus operation that is asked about, and its ADU.
 
-use std::fmt;
-
 use conduitfw_common::modbus::function::{FunctionCode, MEI_TYPES, SUB_FUNCTIONS};
 
 use super::fields::{self, Fields, function_words};
@@ -154,6 +152,20 @@ impl Operation {
     #[must_use]
     pub fn adu(&self, transaction: u16) -> Vec<u8> {
         adu(transaction, self.unit, self.function.0, &self.data())
+    }
+
+    /// The register or coil that it begins with, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<u16> {
+        match &self.operands {
+            Operands::Read { address, .. }
+            | Operands::WriteOne { address, .. }
+            | Operands::WriteCoils { address, .. }
+            | Operands::WriteRegisters { address, .. }
+            | Operands::Mask { address, .. }
+            | Operands::Fifo { address } => Some(*address),
+            Operands::Record { .. } | Operands::Sub { .. } | Operands::Other { .. } => None,
+        }
     }
 
     /// What follows the function code.
@@ -348,60 +360,6 @@ pub(super) fn count(number: usize) -> u16 {
 
 pub(super) fn low_byte(number: usize) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX)
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unit {} {}", self.unit, function_words(self.function))?;
-        match &self.operands {
-            Operands::Read { address, quantity } => {
-                write!(f, " address {address} quantity {quantity}")
-            }
-            Operands::WriteOne { address, value } => write!(f, " address {address} value {value}"),
-            Operands::WriteCoils { address, coils } => {
-                let values: Vec<u16> = coils.iter().copied().map(u16::from).collect();
-                write!(f, " address {address} values {}", listed(&values))
-            }
-            Operands::WriteRegisters {
-                address,
-                values,
-                read,
-            } => {
-                write!(f, " address {address} values {}", listed(values))?;
-                read.map_or(Ok(()), |(first, quantity)| {
-                    write!(f, " read address {first} quantity {quantity}")
-                })
-            }
-            Operands::Mask { address, and, or } => {
-                write!(f, " address {address} and 0x{and:04x} or 0x{or:04x}")
-            }
-            Operands::Fifo { address } => write!(f, " address {address}"),
-            Operands::Record {
-                file,
-                record,
-                length,
-                ..
-            } => write!(f, " file {file} record {record} quantity {length}"),
-            Operands::Sub { number, .. } if self.function == FunctionCode::DIAGNOSTICS => {
-                write!(f, " sub-function {number}")
-            }
-            Operands::Sub { number, .. } => write!(f, " MEI type {number}"),
-            Operands::Other { data } if data.is_empty() => Ok(()),
-            Operands::Other { data } => write!(f, " with {} bytes", data.len()),
-        }
-    }
-}
-
-/// The first values, and how many more there are.
-fn listed(values: &[u16]) -> String {
-    const SHOWN: usize = 8;
-    let shown: Vec<String> = values.iter().take(SHOWN).map(u16::to_string).collect();
-    let more = values.len().saturating_sub(SHOWN);
-    if more == 0 {
-        shown.join(", ")
-    } else {
-        format!("{} and {more} more", shown.join(", "))
-    }
 }
 
 #[cfg(test)]

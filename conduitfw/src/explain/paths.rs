@@ -2,7 +2,7 @@
 
 use conduitfw_common::Reason;
 
-use super::{Lack, Part, Question, Service, party::Party, words::joined};
+use super::{Lack, Part, Question, Service, holds_port, party::Party, words::joined};
 use crate::policy::{Conduit, PartyId, Policy, PortRange};
 
 /// Conduits that are told at most.
@@ -111,16 +111,12 @@ fn has(parties: &[PartyId], party: &Party) -> bool {
 }
 
 fn opens(conduit: &Conduit, path: Path) -> bool {
-    let among = |ranges: &[PortRange], port: u16| {
-        let mut ranges = ranges.iter();
-        ranges.any(|range| (range.first..=range.last).contains(&port))
-    };
     match path {
         Path::Tcp(port) => {
             let mut rules = conduit.modbus.iter();
-            among(&conduit.tcp, port) || rules.any(|rule| among(&rule.ports, port))
+            holds_port(&conduit.tcp, port) || rules.any(|rule| holds_port(&rule.ports, port))
         }
-        Path::Udp(port) => among(&conduit.udp, port),
+        Path::Udp(port) => holds_port(&conduit.udp, port),
         Path::Echo => conduit.icmp_echo,
     }
 }

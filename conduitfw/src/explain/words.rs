@@ -1,8 +1,13 @@
-//! Ranges and sets of a policy, in words.
+//! Operations, and the ranges and sets of a policy, in words.
+
+use std::fmt;
 
 use conduitfw_common::modbus::function::FunctionCode;
 
-use super::fields::{function_words, modicon};
+use super::{
+    fields::{function_words, modicon},
+    operation::{Operands, Operation},
+};
 use crate::policy::{ByteSet, ModbusTable, OperandRange};
 
 /// Ranges that are told at most.
@@ -112,5 +117,59 @@ pub(super) fn joined(mut words: Vec<String>) -> String {
         (None, _) => "nothing".to_owned(),
         (Some(last), true) => last,
         (Some(last), false) => format!("{} and {last}", words.join(", ")),
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unit {} {}", self.unit, function_words(self.function))?;
+        match &self.operands {
+            Operands::Read { address, quantity } => {
+                write!(f, " address {address} quantity {quantity}")
+            }
+            Operands::WriteOne { address, value } => write!(f, " address {address} value {value}"),
+            Operands::WriteCoils { address, coils } => {
+                let values: Vec<u16> = coils.iter().copied().map(u16::from).collect();
+                write!(f, " address {address} values {}", listed(&values))
+            }
+            Operands::WriteRegisters {
+                address,
+                values,
+                read,
+            } => {
+                write!(f, " address {address} values {}", listed(values))?;
+                read.map_or(Ok(()), |(first, quantity)| {
+                    write!(f, " read address {first} quantity {quantity}")
+                })
+            }
+            Operands::Mask { address, and, or } => {
+                write!(f, " address {address} and 0x{and:04x} or 0x{or:04x}")
+            }
+            Operands::Fifo { address } => write!(f, " address {address}"),
+            Operands::Record {
+                file,
+                record,
+                length,
+                ..
+            } => write!(f, " file {file} record {record} quantity {length}"),
+            Operands::Sub { number, .. } if self.function == FunctionCode::DIAGNOSTICS => {
+                write!(f, " sub-function {number}")
+            }
+            Operands::Sub { number, .. } => write!(f, " MEI type {number}"),
+            Operands::Other { data } if data.is_empty() => Ok(()),
+            Operands::Other { data } => write!(f, " with {} bytes", data.len()),
+        }
+    }
+}
+
+/// The first values, and how many more there are.
+fn listed(values: &[u16]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = values.iter().take(SHOWN).map(u16::to_string).collect();
+    let more = values.len().saturating_sub(SHOWN);
+    if more == 0 {
+        shown.join(", ")
+    } else {
+        format!("{} and {more} more", shown.join(", "))
     }
 }

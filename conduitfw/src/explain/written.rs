@@ -11,7 +11,7 @@ use super::{
     operation::{Operands, Operation},
     words::{RANGES_TOLD, bits_in_words, joined},
 };
-use crate::policy::{ModbusRule, ModbusTable, Number, NumberType, WordOrder, Written};
+use crate::policy::{ModbusRule, ModbusTable, Number, WordOrder, Written};
 
 impl<'a> Denied<'a> {
     /// What is written, number by number, with the rule that it falls to.
@@ -100,9 +100,10 @@ impl<'a> Denied<'a> {
                 continue;
             };
             let kind = write.written.number;
-            let (last, now) = (number_of(kind, last), number_of(kind, raw));
+            let (last, now) = (kind.number(last), kind.number(raw));
             let change = (as_real(now) - as_real(last)).abs();
             if change > as_real(step) {
+                let change = rounded(change);
                 let allows = format!(
                     "allows steps of {step}, not {change} from {last} to {now} ({} {})",
                     write.what(),
@@ -181,7 +182,7 @@ impl Write<'_> {
         if values.len() > RANGES_TOLD {
             words.push(format!("{} others", values.len() - RANGES_TOLD));
         }
-        let found = number_of(kind, raw);
+        let found = kind.number(raw);
         let allows = format!("allows values {}, not {found} ({place})", joined(words));
         Some((Part::Value, allows))
     }
@@ -197,12 +198,9 @@ fn is_first_half(rule: &ModbusRule, function: FunctionCode, register: u16) -> bo
     (register - first).is_multiple_of(2)
 }
 
-/// A number as it stands in registers, the upper half first.
-fn number_of(kind: NumberType, raw: u32) -> Number {
-    match kind {
-        NumberType::F32 => Number::Real(f32::from_bits(raw)),
-        _ => Number::Integer(number::fixed(kind.kind(), raw, 0)),
-    }
+/// To as many digits as single precision has: 0.8 to 1 is 0.2.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.6e}").parse().unwrap_or(number)
 }
 
 /// Only to be shown: near enough, and exact for numbers of 53 bits.

@@ -262,7 +262,8 @@ impl Play<'_> {
             {
                 *place += length;
                 self.tally.requests += 1;
-                if self.site.denies(&request) && self.violation.is_none() {
+                let is_protected = self.site.readers.contains(&reader);
+                if is_protected && self.site.denies(&request) && self.violation.is_none() {
                     self.violation = Some(Violation::Read(reader, request.clone()));
                 }
                 if reader == self.application {

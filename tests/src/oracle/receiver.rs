@@ -27,6 +27,7 @@ pub enum OnReset {
 
 /// A receiver's habits.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
 pub struct Model {
     /// What people call it.
     pub name: &'static str,

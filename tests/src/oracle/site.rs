@@ -1,7 +1,7 @@
 //! The policies that the oracle attacks, each with a reading of its own of what it denies: written
 //! from the meaning of Modbus, and not with the data plane's code.
 
-use super::reader::{Request, short};
+use super::reader::{Reader, Request, short};
 
 /// What may be asked of a function.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,12 @@ pub enum OnDeny {
     Exception,
 }
 
+/// Every kind of application.
+const EVERYBODY: &[Reader] = &Reader::ALL;
+/// A denied request becomes one with function code 0: who cuts that by a length of their own loses
+/// their place.
+const BY_SPECIFICATION: &[Reader] = &[Reader::Mbap, Reader::Function];
+
 /// A policy, and what it allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
@@ -48,6 +54,8 @@ pub struct Site {
     pub on_deny: OnDeny,
     /// What unit 1 may be asked for.
     pub permits: &'static [Permit],
+    /// The applications that it protects.
+    pub readers: &'static [Reader],
     /// The rules, in the policy's words.
     rules: &'static str,
 }
@@ -55,11 +63,55 @@ pub struct Site {
 /// Only functions.
 const FUNCTIONS: (&[Permit], &str) = (
     &[any(3), any(4), any(16)],
-    r#"
+    "
 [[conduits.modbus]]
 units = [1]
 functions = [3, 4, 16]
-"#,
+",
+);
+
+const fn within(function: u8, first: u16, last: u16, highest: u16) -> Permit {
+    Permit {
+        function,
+        operands: Operands::Within(first, last, highest),
+    }
+}
+
+/// Registers and values too.
+const REGISTERS: (&[Permit], &str) = (
+    &[
+        within(3, 0, 99, 0xffff),
+        within(1, 0, 15, 0xffff),
+        within(5, 8, 15, 0xffff),
+        within(15, 8, 15, 0xffff),
+        within(6, 40, 49, 1500),
+        within(16, 40, 49, 1500),
+        within(22, 40, 49, 1500),
+        within(23, 40, 49, 1500),
+    ],
+    "
+[[conduits.modbus]]
+units = [1]
+functions = [3]
+holding_registers = [{ first = 0, last = 49 }]
+[[conduits.modbus]]
+units = [1]
+functions = [3]
+holding_registers = [{ first = 50, last = 99 }]
+[[conduits.modbus]]
+units = [1]
+functions = [1]
+coils = [{ first = 0, last = 15 }]
+[[conduits.modbus]]
+units = [1]
+functions = [5, 15]
+coils = [{ first = 8, last = 15 }]
+[[conduits.modbus]]
+units = [1]
+functions = [6, 16, 22, 23]
+holding_registers = [{ first = 40, last = 49 }]
+values = { min = 0, max = 1500 }
+",
 );
 
 /// Every site.
@@ -68,13 +120,43 @@ pub const SITES: &[Site] = &[
         name: "functions, drop",
         on_deny: OnDeny::Drop,
         permits: FUNCTIONS.0,
+        readers: EVERYBODY,
         rules: FUNCTIONS.1,
     },
     Site {
         name: "functions, reset",
         on_deny: OnDeny::Reset,
         permits: FUNCTIONS.0,
+        readers: EVERYBODY,
         rules: FUNCTIONS.1,
+    },
+    Site {
+        name: "functions, exception",
+        on_deny: OnDeny::Exception,
+        permits: FUNCTIONS.0,
+        readers: BY_SPECIFICATION,
+        rules: FUNCTIONS.1,
+    },
+    Site {
+        name: "registers, drop",
+        on_deny: OnDeny::Drop,
+        permits: REGISTERS.0,
+        readers: EVERYBODY,
+        rules: REGISTERS.1,
+    },
+    Site {
+        name: "registers, reset",
+        on_deny: OnDeny::Reset,
+        permits: REGISTERS.0,
+        readers: EVERYBODY,
+        rules: REGISTERS.1,
+    },
+    Site {
+        name: "registers, exception",
+        on_deny: OnDeny::Exception,
+        permits: REGISTERS.0,
+        readers: BY_SPECIFICATION,
+        rules: REGISTERS.1,
     },
 ];
 
@@ -178,7 +260,7 @@ impl Asked {
                 .collect()
         };
         Some(match function {
-            1..=4 => Self {
+            1..=4 | 15 => Self {
                 ranges: vec![(address, second?)],
                 values: Vec::new(),
             },
@@ -190,17 +272,18 @@ impl Asked {
                 ranges: vec![(address, 1)],
                 values: vec![second?],
             },
-            15 => Self {
-                ranges: vec![(address, second?)],
-                values: Vec::new(),
-            },
             16 => Self {
                 ranges: vec![(address, second?)],
                 values: written(5, second?),
             },
             22 => Self {
                 ranges: vec![(address, 1)],
-                values: vec![short(body, 4)?],
+                // What is written is known only if nothing of the old value is kept.
+                values: vec![if second? == 0 {
+                    short(body, 4)?
+                } else {
+                    u16::MAX
+                }],
             },
             23 => Self {
                 ranges: vec![(address, second?), (short(body, 4)?, short(body, 6)?)],

@@ -58,6 +58,15 @@ impl NumberType {
         }
     }
 
+    /// The number that stands in registers, the upper half first: the other way of [`Number::raw`].
+    #[must_use]
+    pub fn number(self, raw: u32) -> Number {
+        match self {
+            Self::F32 => Number::Real(f32::from_bits(raw)),
+            _ => Number::Integer(conduitfw_common::modbus::number::fixed(self.kind(), raw, 0)),
+        }
+    }
+
     /// The smallest number that can be written, and the largest one; infinities do not count.
     #[must_use]
     pub const fn bounds(self) -> (Number, Number) {
@@ -97,7 +106,7 @@ impl WordOrder {
 pub enum Number {
     /// Of `u16`, `i16`, `u32` or `i32`.
     Integer(i64),
-    /// Of `f32`; never "not a number".
+    /// Of `f32`; in a policy never "not a number".
     Real(f32),
 }
 
