@@ -95,7 +95,7 @@ pub struct Written {
     pub last: u32,
     /// Sequence number of the first value.
     pub values_at: u32,
-    /// The and-mask of function 22; 0 for other functions.
+    /// The and-mask of function 22, with bit 16 set to tell it from other functions: they have 0.
     pub and_mask: u32,
 }
 

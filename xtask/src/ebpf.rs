@@ -10,6 +10,8 @@ use crate::{
 };
 
 const PACKAGE: &str = "conduitfw-ebpf";
+/// The second program of the package: [`crate::bench`] measures against it.
+const FLOORS: &str = "floors";
 
 /// Where the object lies once it is built.
 pub(crate) fn object() -> PathBuf {
@@ -31,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
     );
     shell::step(&what, || {
         let mut command = cargo(toolchain, "build");
-        command.args(["--quiet", "--release"]);
+        command.args(["--quiet", "--release", "--bin", PACKAGE]);
         shell::run(&mut command)?;
         let object = object();
         let size = fs::metadata(&object)
@@ -42,6 +44,16 @@ pub(crate) fn run() -> Result<()> {
             object.strip_prefix(shell::root())?.display()
         );
         Ok(())
+    })
+}
+
+/// Builds the yardsticks of the bench; where their object lies.
+pub(crate) fn floors() -> Result<PathBuf> {
+    shell::step("yardsticks of the bench", || {
+        let mut command = cargo(toolchain::best()?, "build");
+        shell::run(command.args(["--quiet", "--release", "--bin", FLOORS]))?;
+        let object = shell::target("bpf").join(BPF_TARGET).join("release");
+        Ok(object.join(FLOORS))
     })
 }
 

@@ -1,5 +1,6 @@
 //! Everything that a contributor runs: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod demo;
 mod doctor;
@@ -41,6 +42,8 @@ enum Task {
     Test,
     /// Try at length to get a denied operation through, and to cut off what is allowed.
     Prove(prove::Arguments),
+    /// Measure what a frame costs and what a gateway carries.
+    Bench(bench::Arguments),
     /// Boot Linux 6.1 and 6.12 and let their verifiers judge the kernel program.
     Kernels(kernels::Arguments),
     /// Show conduitfw at work in a lab of three hosts.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
             Ok(status) => return status,
             Err(error) => Err(error),
         },
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Kernels(arguments) => kernels::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
     };

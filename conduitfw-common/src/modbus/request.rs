@@ -159,6 +159,9 @@ fn judge<P: Platform, B: ByteSource>(
         let (first, quantity) = (u16::from_be_bytes([a1, a0]), u16::from_be_bytes([q1, q0]));
         last = last_of(first, quantity);
         match find(p, cell.first, cell.count, u32::from(first), last) {
+            Ok(interval) if !share_a_rate(p, slot, at_interval, interval) => {
+                return Err(function.operand_reason());
+            }
             Ok(interval) => at_interval = interval,
             Err(reason) => {
                 let seen = &mut p.workspace().operation;
@@ -192,6 +195,24 @@ fn judge<P: Platform, B: ByteSource>(
         });
     }
     Ok(Rest::Nothing)
+}
+
+/// Whether one operation may lie in both of two intervals: they are of one rule, or no rate is
+/// counted for either. An operation is on the account of one rule.
+#[inline(always)]
+fn share_a_rate<P: Platform>(p: &P, slot: u32, one: u32, other: u32) -> bool {
+    let (Some(one), Some(other)) = (p.interval(slot, one), p.interval(slot, other)) else {
+        return false;
+    };
+    one.rule == other.rule || !(is_rated(p, slot, one.limits) || is_rated(p, slot, other.limits))
+}
+
+#[inline(always)]
+fn is_rated<P: Platform>(p: &P, slot: u32, row: u16) -> bool {
+    match limits_of(p, slot, row) {
+        Some(limits) => limits.flags & limit::RATE != 0,
+        None => false,
+    }
 }
 
 /// The last of `quantity` registers or coils from `first` on; never before the first.

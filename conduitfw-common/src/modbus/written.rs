@@ -18,6 +18,8 @@ const MAX_COIL_BYTES: u32 = 256;
 const VALUE_SEARCH_STEPS: u32 = 17;
 /// What stands for "on" in function 5 (V1.1b3 §6.5); 0 is "off".
 const COIL_ON: u16 = 0xff00;
+/// Of [`Written::and_mask`]: there is a mask.
+const IS_MASK: u32 = 1 << 16;
 
 /// What the whole request at `at` writes.
 #[inline(always)]
@@ -37,7 +39,7 @@ fn written<B: ByteSource>(source: &B, at: u32) -> Result<Written, Reason> {
             count = source.u16(at.wrapping_add(10))?;
         }
         FunctionCode::MASK_WRITE_REGISTER => {
-            written.and_mask = u32::from(source.u16(at.wrapping_add(10))?);
+            written.and_mask = IS_MASK | u32::from(source.u16(at.wrapping_add(10))?);
             written.values_at = at.wrapping_add(12);
         }
         FunctionCode::READ_WRITE_MULTIPLE_REGISTERS => {
@@ -203,16 +205,21 @@ pub fn check_register<P: Platform, B: ByteSource>(
 }
 
 /// What is held against the limits: the value, or the bits that a mask write touches. Where values
-/// are limited, the mask must leave nothing of the old one.
+/// are limited, the mask must leave nothing of the old one; and a mask that leaves nothing touches
+/// every bit.
 #[inline(always)]
 fn masked(raw: u32, and_mask: u32, limits: &Limits) -> Option<u32> {
-    if and_mask != 0 {
-        if limits.flags & (limit::VALUES | limit::STEP) != 0 {
-            return None;
-        }
-        return Some(!and_mask & 0xffff);
+    if and_mask & IS_MASK == 0 {
+        return Some(raw);
     }
-    Some(raw)
+    let touched = !and_mask & 0xffff;
+    if limits.flags & limit::BITS != 0 && touched & !u32::from(limits.bits) != 0 {
+        return None;
+    }
+    if limits.flags & (limit::VALUES | limit::STEP) == 0 {
+        return Some(touched);
+    }
+    if touched == 0xffff { Some(raw) } else { None }
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! `conduitfw explain`: what a policy says about one operation or connection, without root and
 //! without a kernel.
 
-use std::path::PathBuf;
+use std::{fs::File, io::BufWriter, path::PathBuf};
 
 use clap::Args;
 
@@ -9,7 +9,7 @@ use super::{Failure, check::read_policy, complain, print, print_json};
 use crate::{
     expect::Expectations,
     explain::{
-        ExplainError, Explainer,
+        ExplainError, Explainer, capture,
         cases::{self, Words},
     },
 };
@@ -53,6 +53,9 @@ pub(super) struct Arguments {
     /// "unsolicited"
     #[arg(long, value_name = "REPLY", requires = "modbus")]
     reply: Option<String>,
+    /// Write the frames that were judged to a capture, the one that is answered about last
+    #[arg(long, value_name = "FILE", conflicts_with = "expect")]
+    pcap: Option<PathBuf>,
     /// Ask the questions in this file, and compare
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "service"])]
     expect: Option<PathBuf>,
@@ -104,6 +107,16 @@ pub(super) fn explain(arguments: Arguments) -> Result<(), Failure> {
             Failure::Refused
         }
     })?;
+    if let Some(file) = &arguments.pcap {
+        let written =
+            File::create(file).and_then(|to| capture::write(BufWriter::new(to), &answer.frames));
+        written.map_err(|error| {
+            Failure::System(anyhow::anyhow!(
+                "{} cannot be written: {error}",
+                file.display()
+            ))
+        })?;
+    }
     if arguments.json {
         print_json(&answer.to_json())
     } else {

@@ -5,7 +5,7 @@ use std::fmt;
 use conduitfw_common::{Reason, Verdict};
 use serde_json::{Value, json};
 
-use super::{fields::function_words, operation::Operation, party::Party};
+use super::{JudgedFrame, fields::function_words, operation::Operation, party::Party};
 use crate::expect::Found;
 
 /// Which frame the answer is about.
@@ -135,6 +135,8 @@ pub struct Answer {
     pub lacking: Vec<Lack>,
     /// What else should be known.
     pub remarks: Vec<String>,
+    /// The frames that were judged; the answer is about the last one.
+    pub frames: Vec<JudgedFrame>,
 }
 
 impl Answer {

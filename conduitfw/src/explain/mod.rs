@@ -6,6 +6,7 @@
 //! denial, the policy is searched for what comes nearest, and what that lacks.
 
 mod answer;
+pub mod capture;
 pub mod cases;
 mod fields;
 mod frames;
@@ -30,6 +31,7 @@ pub use answer::{Answer, Lack, Part, Stage};
 pub use operation::{Operands, Operation};
 pub use party::Party;
 pub use reply::Reply;
+pub use session::JudgedFrame;
 
 use crate::policy::{ModbusTable, NameKind, Policy, PortRange, Refusal, address_words};
 use session::{Decision, Session, TICKS_PER_SECOND, World};
@@ -123,6 +125,7 @@ impl<'p> Explainer<'p> {
         let (stage, decision) = conversation.hold();
         let lacking = conversation.lacking(stage, &decision);
         let mut remarks = conversation.remarks;
+        let frames = conversation.session.frames;
         remarks.extend(self.remark(question, &decision));
         Ok(Answer {
             service: paths::words(question.service.path()),
@@ -137,6 +140,7 @@ impl<'p> Explainer<'p> {
             found: decision.found,
             lacking,
             remarks,
+            frames,
         })
     }
 }
@@ -219,7 +223,8 @@ impl Conversation<'_, '_> {
             return (Stage::Connection, opened);
         }
         for before in &self.question.after {
-            let decision = self.exchange(before);
+            let decision = self.ask(before);
+            self.settle(before, &decision);
             if let Some(reason) = decision.found.reason {
                 let is = if decision.would_deny {
                     "would be"
@@ -243,16 +248,15 @@ impl Conversation<'_, '_> {
             self.session.wait(self.question.every);
         }
         for number in 1..self.question.repeat {
-            let decision = self.exchange(operation);
+            let decision = self.ask(operation);
             if is_denied(&decision) {
                 return (Stage::Operation { number }, decision);
             }
+            self.settle(operation, &decision);
             self.session.wait(self.question.every);
         }
         let number = self.question.repeat.max(1);
-        let decision = self
-            .session
-            .request(|transaction| operation.adu(transaction));
+        let decision = self.ask(operation);
         match &self.question.reply {
             Some(reply) if decision.passes() => {
                 let adu = reply.adu(operation, self.session.transaction());
@@ -262,25 +266,26 @@ impl Conversation<'_, '_> {
         }
     }
 
-    /// An operation and the right reply to it.
-    fn exchange(&mut self, operation: &Operation) -> Decision {
-        let decision = self
-            .session
-            .request(|transaction| operation.adu(transaction));
+    fn ask(&mut self, operation: &Operation) -> Decision {
+        let session = &mut self.session;
+        session.request(|transaction| operation.adu(transaction))
+    }
+
+    /// Sends what the responder answers to an operation that reached it.
+    fn settle(&mut self, operation: &Operation, decision: &Decision) {
+        let transaction = self.session.transaction();
         if decision.found.verdict == Verdict::Exception {
-            // The responder refuses what it got in place of the operation.
-            let refusal = reply::refusal(operation, self.session.transaction());
-            self.session.reply(&refusal);
+            // It refuses what it got in place of the operation.
+            self.session.reply(&reply::refusal(operation, transaction));
         }
         if decision.passes() {
-            let adu = Reply::default().adu(operation, self.session.transaction());
+            let adu = Reply::default().adu(operation, transaction);
             let reply = self.session.reply(&adu);
             if let Some(reason) = reply.found.reason {
                 let remark = format!("the reply to {operation} is denied: {}", reason.label());
                 self.remarks.push(remark);
             }
         }
-        decision
     }
 
     /// What the policy lacks for what was denied.

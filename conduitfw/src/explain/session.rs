@@ -96,11 +96,21 @@ impl Decision {
     }
 }
 
+/// A frame that was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgedFrame {
+    /// Time since the first.
+    pub after: Duration,
+    /// Its bytes, from the Ethernet header on.
+    pub bytes: Vec<u8>,
+}
+
 /// Two hosts and what they said so far.
 pub(super) struct Session<'w, 'p> {
     pub(super) world: &'w World<'p>,
     pub(super) simulator: Simulator,
     pub(super) now_ticks: u64,
+    pub(super) frames: Vec<JudgedFrame>,
     request: (Path, u32),
     reply: (Path, u32),
     ports: (u16, u16),
@@ -127,6 +137,7 @@ impl<'w, 'p> Session<'w, 'p> {
             simulator: world.simulator(),
             world,
             now_ticks: START_TICKS,
+            frames: Vec::new(),
             request: way(from, to),
             reply: way(to, from),
             ports: (from_port.unwrap_or(EPHEMERAL_PORT), to_port),
@@ -193,13 +204,13 @@ impl<'w, 'p> Session<'w, 'p> {
         let (path, ifindex) = if is_reply { self.reply } else { self.request };
         let (from, to) = self.ports;
         let ports = if is_reply { (to, from) } else { (from, to) };
-        self.judge(&frames::udp(&path, ports, b"explain"), ifindex)
+        self.judge(frames::udp(&path, ports, b"explain"), ifindex)
     }
 
     /// Sends an echo request, or its answer.
     pub(super) fn echo(&mut self, is_reply: bool) -> Decision {
         let (path, ifindex) = if is_reply { self.reply } else { self.request };
-        self.judge(&frames::echo(&path, is_reply, 1), ifindex)
+        self.judge(frames::echo(&path, is_reply, 1), ifindex)
     }
 
     fn initiator_sends(&mut self, flags: u8, payload: &[u8]) -> Decision {
@@ -216,7 +227,7 @@ impl<'w, 'p> Session<'w, 'p> {
             },
             flags,
         };
-        let decision = self.judge(&frames::tcp(&path, segment, payload), ifindex);
+        let decision = self.judge(frames::tcp(&path, segment, payload), ifindex);
         // What is answered with an exception goes on as well.
         if decision.passes() || decision.found.verdict == Verdict::Exception {
             self.next.0 = after(sequence, flags, payload);
@@ -234,16 +245,21 @@ impl<'w, 'p> Session<'w, 'p> {
             acknowledgement,
             flags,
         };
-        let decision = self.judge(&frames::tcp(&path, segment, payload), ifindex);
+        let decision = self.judge(frames::tcp(&path, segment, payload), ifindex);
         if decision.passes() {
             self.next.1 = after(sequence, flags, payload);
         }
         decision
     }
 
-    fn judge(&mut self, frame: &[u8], ifindex: u32) -> Decision {
+    fn judge(&mut self, frame: Vec<u8>, ifindex: u32) -> Decision {
         let before = self.rule_counts();
-        let judged = self.simulator.judge(frame, ifindex, self.now_ticks);
+        let judged = self.simulator.judge(&frame, ifindex, self.now_ticks);
+        let ticks = self.now_ticks - START_TICKS;
+        self.frames.push(JudgedFrame {
+            after: Duration::from_millis(ticks * 1000 / u64::from(TICKS_PER_SECOND)),
+            bytes: frame,
+        });
         let after = self.rule_counts();
         let counted = after.into_iter().zip(before);
         let rule = counted

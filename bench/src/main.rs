@@ -1,0 +1,172 @@
+//! What a frame costs and what a gateway carries, as ratios to floors of the same run.
+//!
+//! `cargo xtask bench` builds all that this program measures and runs it.
+
+mod cases;
+mod machine;
+mod pacer;
+mod policy;
+mod report;
+mod rig;
+mod script;
+mod targets;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+
+use cases::{Builder, Case, median};
+use machine::Machine;
+use report::{FLOOR, FrameRow, Report};
+
+/// Measures what a frame costs and what a gateway carries.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", disable_help_subcommand = true)]
+struct Arguments {
+    /// Where the kernel program and the yardsticks lie.
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    objects: PathBuf,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Rounds, each with every case once.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Print one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Keep the figures in this file.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Hold the figures against those that `--save` kept.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Write the page of the documentation here.
+    #[arg(long, value_name = "FILE", hide = true)]
+    page: Option<PathBuf>,
+    /// Give the frames of one case until interrupted, for a profiler to watch.
+    #[arg(long, value_name = "CASE")]
+    spin: Option<String>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Single frames in the kernel program.
+    Frames,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the bench loads kernel programs and makes network namespaces: run it as root");
+    }
+    let began = Instant::now();
+    if let Some(name) = &arguments.spin {
+        return spin(arguments, name);
+    }
+    let mut report = Report {
+        machine: Machine::look(),
+        rounds: arguments.rounds,
+        ..Report::default()
+    };
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Frames) {
+        frames(arguments, &mut report).context("frames")?;
+    }
+    report.targets = targets::judge(&report);
+    report.machine.load[1] = machine::load();
+    report.seconds = began.elapsed().as_secs_f64();
+    tell(arguments, &report)
+}
+
+fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
+    let json = serde_json::to_string_pretty(report)?;
+    if let Some(file) = &arguments.save {
+        fs::write(file, &json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if arguments.json {
+        println!("{json}");
+    } else {
+        println!("{}", report.tables());
+    }
+    if let Some(file) = &arguments.compare {
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let before: Report = serde_json::from_str(&text)
+            .with_context(|| format!("{} holds no figures of the bench", file.display()))?;
+        println!(
+            "## Against {}\n\n{}",
+            file.display(),
+            report.compare(&before)
+        );
+    }
+    Ok(())
+}
+
+fn cases(arguments: &Arguments) -> Result<Vec<Case>> {
+    let object = arguments.objects.join("conduitfw-ebpf");
+    let floors = arguments.objects.join("floors");
+    Builder::new(&object, &floors, policy::knows_registers()).build()
+}
+
+fn spin(arguments: &Arguments, name: &str) -> Result<()> {
+    let mut cases = cases(arguments)?;
+    let case = cases.iter_mut().find(|case| case.title() == name);
+    let case = case.with_context(|| format!("there is no case `{name}`"))?;
+    eprintln!("giving frames; Ctrl-C ends it");
+    loop {
+        case.spin()?;
+    }
+}
+
+/// Every case once a round.
+fn frames(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    eprintln!("==> frames: {} rounds", arguments.rounds);
+    let mut cases = cases(arguments)?;
+    let mut rounds: Vec<Vec<Vec<f64>>> = cases
+        .iter()
+        .map(|case| vec![Vec::new(); case.names.len()])
+        .collect();
+    let mut empty = Vec::new();
+    for _ in 0..arguments.rounds {
+        for (case, rounds) in cases.iter_mut().zip(&mut rounds) {
+            for (round, figure) in rounds.iter_mut().zip(case.measure()?) {
+                round.push(figure);
+            }
+        }
+        empty.push(cases[0].empty_loop()?);
+    }
+    let empty = median(&mut empty);
+    for (case, rounds) in cases.iter().zip(&mut rounds) {
+        for (name, figures) in case.names.iter().zip(rounds) {
+            let Some(name) = name else { continue };
+            let middle = median(figures);
+            report.frames.push(FrameRow {
+                name: name.clone(),
+                ns: middle + empty,
+                ratio_to_floor: 0.0,
+                min: figures.first().map_or(0.0, |figure| figure + empty),
+                max: figures.last().map_or(0.0, |figure| figure + empty),
+            });
+        }
+    }
+    let floor = report.frame(FLOOR).context("the floor was not measured")?;
+    for row in &mut report.frames {
+        row.ratio_to_floor = row.ns / floor;
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The kernel program as it was built, with a policy in its maps, and attached to nothing.
+//!
+//! Frames of a test run come in on the loopback interface, so every zone is there.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{ProgramFd, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
+use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
+use conduitfw_common::table::{
+    ABI_VERSION, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
+    Limits, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_RULE_SETS,
+    MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Pair, PairKey, RuleSet,
+    Service, Settings, ValueRange,
+};
+use conduitfw_common::{REASON_SLOTS, Reason};
+
+/// The loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
+/// Flows in a bucket.
+const WAYS: u32 = 8;
+
+/// How large the tables are.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Established flows.
+    pub(crate) flows: u32,
+    /// Flows that are being opened.
+    pub(crate) openings: u32,
+    /// Inspected flows.
+    pub(crate) streams: u32,
+}
+
+impl Sizes {
+    /// What a policy gets that says nothing.
+    pub(crate) const USUAL: Self = Self {
+        flows: 16_384,
+        openings: 4096,
+        streams: 2048,
+    };
+}
+
+/// The loaded program and the policy in its maps.
+pub(crate) struct Rig {
+    ebpf: Ebpf,
+    events: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, Plain<Counter>>,
+    conduits: u32,
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M> {
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the object has no {name}"))?;
+    Ok(M::try_from(map)?)
+}
+
+fn write_run<V>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    first: u32,
+    rows: impl IntoIterator<Item = V>,
+) -> Result<()>
+where
+    Plain<V>: Pod,
+{
+    let mut table: Table<V> = take(ebpf, name)?;
+    for (index, row) in (first..).zip(rows) {
+        table.set(index, Plain(row), 0)?;
+    }
+    Ok(())
+}
+
+/// Keys as good as drawn ones, and the same in every run (`splitmix64`).
+fn hash_keys() -> [u64; 12] {
+    let mut state = 0_u64;
+    std::array::from_fn(|_| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    })
+}
+
+/// Compiles a policy as the controller does.
+pub(crate) fn tables(policy: &str, ids: &mut Ids) -> Result<CompiledTables> {
+    let loaded = load_text("policy.toml", policy).map_err(|refusal| anyhow!(refusal.render()))?;
+    let surroundings = Surroundings {
+        // Slower than any kernel: time-outs do not come while frames are measured.
+        ticks_per_second: 1000,
+        gateway_addresses: vec![IpAddr::from([10, 10, 255, 254])],
+        generation: 1,
+    };
+    compile(&loaded.policy, ids, &surroundings).map_err(|refusal| anyhow!(refusal.render()))
+}
+
+impl Rig {
+    /// Loads the object and puts a policy in force.
+    pub(crate) fn load(object: &Path, policy: &str, sizes: Sizes) -> Result<Self> {
+        let mut ids = Ids::default();
+        let tables = tables(policy, &mut ids)?;
+        let mut loader = EbpfLoader::new();
+        for (name, rows) in [
+            ("FLOW_BUCKETS", sizes.flows * 2 / WAYS),
+            ("FLOWS", sizes.flows * 2),
+            ("OPENING_BUCKETS", sizes.openings * 2 / WAYS),
+            ("OPENINGS", sizes.openings * 2),
+            ("STREAMS", sizes.streams),
+        ] {
+            loader.map_max_entries(name, rows);
+        }
+        let mut ebpf = loader
+            .load_file(object)
+            .with_context(|| format!("{}: run `cargo xtask ebpf`", object.display()))?;
+        let program: &mut Xdp = ebpf
+            .program_mut("conduitfw")
+            .context("the object has no program")?
+            .try_into()?;
+        program.load()?;
+        let settings = Settings {
+            hash_keys: hash_keys(),
+            abi_version: ABI_VERSION,
+            flow_bucket_mask: sizes.flows * 2 / WAYS - 1,
+            opening_bucket_mask: sizes.openings * 2 / WAYS - 1,
+            stream_mask: sizes.streams - 1,
+            ..Settings::default()
+        };
+        write_run(&mut ebpf, "SETTINGS", 0, [settings])?;
+        write(&mut ebpf, &tables)?;
+        Ok(Self {
+            events: take(&mut ebpf, "EVENTS")?,
+            counters: take(&mut ebpf, "COUNTERS")?,
+            conduits: tables.conduits.len() as u32 + 1,
+            ebpf,
+        })
+    }
+
+    /// The program.
+    pub(crate) fn program(&self) -> Result<ProgramFd> {
+        let program: &Xdp = self
+            .ebpf
+            .program("conduitfw")
+            .context("the object has no program")?
+            .try_into()?;
+        Ok(program.fd()?.try_clone()?)
+    }
+
+    /// Takes every event out of the buffer; how many there were.
+    pub(crate) fn drain(&mut self) -> u64 {
+        let mut count = 0;
+        while self.events.next().is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    /// Frames by reason, over all conduits; the number 0 is for those that passed.
+    pub(crate) fn counts(&self) -> Result<Vec<u64>> {
+        let mut counts = vec![0; REASON_SLOTS as usize];
+        for index in 0..self.conduits * REASON_SLOTS {
+            let values = self.counters.get(&index, 0)?;
+            let frames: u64 = values.iter().map(|value| value.0.frames).sum();
+            counts[(index % REASON_SLOTS) as usize] += frames;
+        }
+        Ok(counts)
+    }
+}
+
+/// What became of frames between two counts, in words.
+pub(crate) fn account(before: &[u64], after: &[u64]) -> BTreeMap<&'static str, u64> {
+    let label = |number: usize| {
+        let reason = u8::try_from(number).ok().and_then(Reason::from_number);
+        reason.map_or("passed", Reason::label)
+    };
+    before
+        .iter()
+        .zip(after)
+        .enumerate()
+        .filter(|(_, (before, after))| after > before)
+        .map(|(number, (before, after))| (label(number), after - before))
+        .collect()
+}
+
+/// Writes the first slot and puts it in force.
+fn write(ebpf: &mut Ebpf, tables: &CompiledTables) -> Result<()> {
+    let slot = 0;
+    let mut interfaces: BTreeMap<u32, u64> = BTreeMap::new();
+    for (_, vlans, row) in &tables.interfaces {
+        *interfaces.entry(*vlans).or_default() |= row.zones;
+    }
+    let mut map: HashMap<MapData, Plain<InterfaceKey>, Plain<Interface>> =
+        take(ebpf, "INTERFACES")?;
+    for (vlans, zones) in interfaces {
+        let key = InterfaceKey {
+            slot,
+            ifindex: LOOPBACK,
+            vlans,
+        };
+        map.insert(Plain(key), Plain(Interface { zones }), 0)?;
+    }
+    let mut map: LpmTrie<MapData, Plain<NetworkKey>, Plain<Network>> = take(ebpf, "NETWORKS")?;
+    for (prefix, address, row) in &tables.networks {
+        let key = NetworkKey {
+            slot,
+            address: *address,
+        };
+        map.insert(&NetworkRow::new(*prefix, Plain(key)), Plain(*row), 0)?;
+    }
+    let mut map: HashMap<MapData, Plain<PairKey>, Plain<Pair>> = take(ebpf, "PAIRS")?;
+    for (key, row) in &tables.pairs {
+        map.insert(Plain(PairKey { slot: 0, ..*key }), Plain(*row), 0)?;
+    }
+    let mut conduits: Table<Conduit> = take(ebpf, "CONDUITS")?;
+    for (id, row) in &tables.conduits {
+        conduits.set(slot * MAX_CONDUITS + u32::from(*id), Plain(*row), 0)?;
+    }
+    write_run::<Service>(
+        ebpf,
+        "SERVICES",
+        slot * MAX_SERVICES,
+        tables.services.clone(),
+    )?;
+    let rule_sets = slot * MAX_RULE_SETS;
+    write_run::<RuleSet>(ebpf, "RULE_SETS", rule_sets, tables.rule_sets.clone())?;
+    let operations = tables.operations.iter().flatten().copied();
+    let first = slot * MAX_OPERATION_ROWS * FUNCTIONS;
+    write_run::<Operation>(ebpf, "OPERATIONS", first, operations)?;
+    let first = slot * MAX_INTERVALS;
+    write_run::<Interval>(ebpf, "INTERVALS", first, tables.intervals.clone())?;
+    write_run::<Limits>(ebpf, "LIMITS", slot * MAX_LIMITS, tables.limits.clone())?;
+    let first = slot * MAX_VALUE_RANGES;
+    write_run::<ValueRange>(ebpf, "VALUE_RANGES", first, tables.value_ranges.clone())?;
+    write_run::<Generation>(ebpf, "GENERATIONS", slot, [tables.generation])?;
+    let mut active: Array<MapData, u32> = take(ebpf, "ACTIVE")?;
+    Ok(active.set(0, slot, 0)?)
+}

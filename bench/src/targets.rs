@@ -1,0 +1,191 @@
+//! What was wanted, held against what was found.
+
+use crate::report::{FLOOR, Report, TargetRow};
+
+/// Loads of the paths, as they are named in the report.
+pub(crate) mod load {
+    /// One transaction at a time, client and server on one processor.
+    pub(crate) const LOCK_STEP: &str = "lock step, one core";
+    /// Many requests on their way at once.
+    pub(crate) const OUTSTANDING_16: &str = "16 outstanding";
+    /// The same, twice as many.
+    pub(crate) const OUTSTANDING_32: &str = "32 outstanding";
+    /// Many clients.
+    pub(crate) const CONNECTIONS_32: &str = "32 connections";
+    /// Very many.
+    pub(crate) const CONNECTIONS_1000: &str = "1,000 connections";
+}
+
+/// What the gateways do, as they are named in the report.
+pub(crate) mod gateway {
+    /// Nothing but forwarding.
+    pub(crate) const BARE: &str = "bare forwarding";
+    /// Connection tracking.
+    pub(crate) const CONNTRACK: &str = "nftables, conntrack";
+    /// The same, and the function code.
+    pub(crate) const FUNCTION_CODE: &str = "nftables, conntrack, function code";
+    /// This project.
+    pub(crate) const CONDUITFW: &str = "conduitfw, kernel forwarding";
+    /// This project, forwarding by itself.
+    pub(crate) const FAST: &str = "conduitfw, fast forwarding";
+    /// This project, which denies every frame.
+    pub(crate) const DROPS: &str = "conduitfw, drops";
+    /// A program that drops.
+    pub(crate) const PLAIN_DROP: &str = "plain XDP_DROP";
+}
+
+/// Every target, in the order of the list that was agreed.
+pub(crate) fn judge(report: &Report) -> Vec<TargetRow> {
+    let mut targets = frames(report);
+    targets.extend(paths(report));
+    targets.extend(control(report));
+    targets
+}
+
+fn at_most(case: &str, bound: f64, of: &str, found: Option<f64>) -> TargetRow {
+    TargetRow {
+        case: case.to_owned(),
+        wanted: format!("at most {bound} {of}"),
+        is_met: found.is_some_and(|found| found <= bound),
+        found,
+    }
+}
+
+fn at_least(case: &str, bound: f64, of: &str, found: Option<f64>) -> TargetRow {
+    TargetRow {
+        case: case.to_owned(),
+        wanted: format!("at least {bound} {of}"),
+        is_met: found.is_some_and(|found| found >= bound),
+        found,
+    }
+}
+
+fn frames(report: &Report) -> Vec<TargetRow> {
+    let ratio = |one: &str, other: &str| Some(report.frame(one)? / report.frame(other)?);
+    let floor = |name: &str, bound| at_most(name, bound, "x floor", ratio(name, FLOOR));
+    let against = |name: &str, bound, other: &str| {
+        at_most(name, bound, &format!("x `{other}`"), ratio(name, other))
+    };
+    let mut targets = vec![
+        floor("ACK of an established flow", 1.3),
+        floor("FC3, request", 2.0),
+        floor("FC3, reply", 2.0),
+        floor("16 ADUs in a segment, request", 8.0),
+        floor("denied function, with its event", 3.0),
+        against("10 rules: new flow", 2.0, "bare LRU insertion"),
+        against("10000 rules: FC3, request", 1.05, "10 rules: FC3, request"),
+    ];
+    for family in ["IPv6", "two VLAN tags"] {
+        for (frame, plain) in [
+            ("ACK of an established flow", "ACK of an established flow"),
+            ("FC3, request", "FC3, request"),
+        ] {
+            targets.push(against(&format!("{family}: {frame}"), 1.15, plain));
+        }
+    }
+    targets.push(against(
+        "ACK, flows spread over 64k entries",
+        1.3,
+        "floor, flows spread over 64k entries",
+    ));
+    targets
+}
+
+fn paths(report: &Report) -> Vec<TargetRow> {
+    let rate = |gateway: &str| {
+        let row = report.rates.iter().find(|row| row.gateway == gateway)?;
+        Some(row.ratio)
+    };
+    let lock_step = |gateway| Some(report.path(load::LOCK_STEP, gateway)?.ratio_to_bare);
+    let outstanding = |gateway| {
+        let ours = report.path(load::OUTSTANDING_32, gateway)?;
+        let theirs = report.path(load::OUTSTANDING_32, gateway::FUNCTION_CODE)?;
+        Some(ours.transactions_a_second / theirs.transactions_a_second)
+    };
+    let tail = || {
+        let ours = report.path(load::LOCK_STEP, gateway::FAST)?;
+        Some(ours.p99_9 / report.path(load::LOCK_STEP, gateway::BARE)?.p99_9)
+    };
+    let bare = "x bare forwarding";
+    vec![
+        at_least(
+            "packet rate, kernel forwarding",
+            0.97,
+            bare,
+            rate(gateway::CONDUITFW),
+        ),
+        at_least(
+            "packet rate, fast forwarding",
+            1.8,
+            bare,
+            rate(gateway::FAST),
+        ),
+        at_least(
+            "denied frames dropped",
+            0.8,
+            "x plain XDP_DROP",
+            rate(gateway::DROPS),
+        ),
+        at_least(
+            "lock step, kernel forwarding",
+            0.95,
+            bare,
+            lock_step(gateway::CONDUITFW),
+        ),
+        at_least(
+            "lock step, fast forwarding",
+            0.97,
+            bare,
+            lock_step(gateway::FAST),
+        ),
+        at_most("lock step, fast forwarding, p99.9", 1.0, bare, tail()),
+        at_least(
+            "32 outstanding, kernel forwarding",
+            1.2,
+            "x nftables with the function code",
+            outstanding(gateway::CONDUITFW),
+        ),
+        at_least(
+            "32 outstanding, fast forwarding",
+            1.2,
+            "x nftables with the function code",
+            outstanding(gateway::FAST),
+        ),
+    ]
+}
+
+/// Figures of the controller, as they are named in the report.
+pub(crate) mod control {
+    /// Work of a switch.
+    pub(crate) const SWITCH: &str = "switch of 10,000 rules, work";
+    /// The write that puts it in force.
+    pub(crate) const EFFECT: &str = "switch of 10,000 rules, effect";
+    /// What it cost.
+    pub(crate) const LOST: &str = "switch of 10,000 rules, frames lost";
+    /// Memory.
+    pub(crate) const RESIDENT: &str = "controller at rest, 10,000 rules, resident";
+    /// Time.
+    pub(crate) const AT_REST: &str = "controller at rest, 10,000 rules, share of a core";
+    /// Events that came out.
+    pub(crate) const DELIVERED: &str = "denials delivered as events";
+    /// Denials that are neither events nor counted as lost.
+    pub(crate) const UNACCOUNTED: &str = "denials unaccounted";
+}
+
+fn control(report: &Report) -> Vec<TargetRow> {
+    let most = |name: &str, bound, unit| at_most(name, bound, unit, report.figure(name));
+    vec![
+        most(control::SWITCH, 50.0, "ms"),
+        most(control::EFFECT, 1.0, "ms"),
+        most(control::LOST, 0.0, "frames"),
+        most(control::RESIDENT, 32.0, "MiB"),
+        most(control::AT_REST, 0.1, "%"),
+        at_least(
+            control::DELIVERED,
+            200_000.0,
+            "a second",
+            report.figure(control::DELIVERED),
+        ),
+        most(control::UNACCOUNTED, 0.0, "frames"),
+    ]
+}

@@ -1,0 +1,48 @@
+//! The bench: builds all that is measured, optimised, and hands over to the program that measures.
+
+use anyhow::{Context, Result, bail};
+
+use crate::{ebpf, shell};
+
+/// What the bench is to do; `--help` after `--` tells.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// `--json`, `--save FILE`, `--compare FILE`, `--only PARTS`, ...
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTIONS"
+    )]
+    options: Vec<String>,
+}
+
+/// Builds and measures.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !shell::is_root() {
+        bail!("the bench loads kernel programs and makes network namespaces: run it as root");
+    }
+    ebpf::run()?;
+    let floors = ebpf::floors()?;
+    let objects = floors.parent().context("an object lies nowhere")?;
+    shell::step("controller and bench, optimised; a minute or two", || {
+        let packages = ["--package", "conduitfw", "--package", "conduitfw-bench"];
+        let mut command = shell::cargo();
+        shell::run(
+            command
+                .args(["build", "--quiet", "--release"])
+                .args(packages),
+        )
+    })?;
+    let commit = shell::capture(shell::command("git").args(["describe", "--always", "--dirty"]))
+        .unwrap_or_default();
+    let program = shell::target("release/conduitfw-bench");
+    let mut command = shell::command(&program.to_string_lossy());
+    command
+        .env("CONDUITFW_COMMIT", commit.trim())
+        .arg("--objects")
+        .arg(objects)
+        .arg("--page")
+        .arg(shell::root().join("docs/performance.md"))
+        .args(&arguments.options);
+    shell::run(&mut command)
+}
