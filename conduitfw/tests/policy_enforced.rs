@@ -99,9 +99,12 @@ fn rule() -> impl Strategy<Value = String> {
         let is_files = key == "files";
         let entries: Vec<String> = ranges
             .iter()
-            .map(|(first, last)| match is_files {
-                true => format!("\"{}-{}\"", first + 1, last + 1),
-                false => format!("{{ first = {first}, last = {last} }}"),
+            .map(|(first, last)| {
+                if is_files {
+                    format!("\"{}-{}\"", first + 1, last + 1)
+                } else {
+                    format!("{{ first = {first}, last = {last} }}")
+                }
             })
             .collect();
         let mut text = format!(

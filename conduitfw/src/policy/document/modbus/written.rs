@@ -155,7 +155,7 @@ fn mask(
     diagnostics: &mut Diagnostics,
 ) {
     let key = [VALUES, MAX_STEP].into_iter().find(|key| section.has(key));
-    let (Some(key), Some(0..u16::MAX)) = (key, bits) else {
+    let Some(key) = key.filter(|_| bits.is_some_and(|bits| bits != u16::MAX)) else {
         return;
     };
     let never =
