@@ -45,7 +45,7 @@ fn limits() -> impl Strategy<Value = (Vec<u8>, &'static str)> {
         2 => Just((registers.clone(), "values = [0, \"3-5\", 65535]\n")),
         1 => Just((registers.clone(), "signed = true\nvalues = { min = -2, max = 3 }\n")),
         1 => Just((registers.clone(), "bits = [0, 2]\n")),
-        1 => Just((registers, "bits = [0, 2]\nvalues = { max = 4 }\nmax_step = 1\n")),
+        1 => Just((vec![6, 16, 23], "bits = [0, 2]\nvalues = { max = 4 }\nmax_step = 1\n")),
         1 => Just((
             pairs.clone(),
             "type = \"u32\"\nword_order = \"high-first\"\nvalues = { min = 2, max = 65537 }\n"
@@ -99,9 +99,12 @@ fn rule() -> impl Strategy<Value = String> {
         let is_files = key == "files";
         let entries: Vec<String> = ranges
             .iter()
-            .map(|(first, last)| match is_files {
-                true => format!("\"{}-{}\"", first + 1, last + 1),
-                false => format!("{{ first = {first}, last = {last} }}"),
+            .map(|(first, last)| {
+                if is_files {
+                    format!("\"{}-{}\"", first + 1, last + 1)
+                } else {
+                    format!("{{ first = {first}, last = {last} }}")
+                }
             })
             .collect();
         let mut text = format!(

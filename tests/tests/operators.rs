@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use conduitfw_tests::frames::modbus::{self, adu};
+use conduitfw_tests::lab::{Conduitfw, Lab, skipped_without_root};
 use conduitfw_tests::peers::{Plc, RawClient};
 use conduitfw_tests::scene;
 use conduitfw_tests::scene::{DOSING, HMI, PLANT, PLC, Scene};
@@ -106,6 +107,39 @@ fn an_exception_is_told_as_one() -> Result<()> {
     );
     let answer = explain(&scene, &["--modbus", "unit=1 fc=6 address=10 value=9999"])?;
     assert_eq!(answer["verdict"], "exception");
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_is_picked_up_is_told_and_counted() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    let policy = policy("reset");
+    let lab = Lab::for_policy(&policy)?;
+    let server = SocketAddr::from((PLC, 502));
+    let _plc = Plc::start(lab.host("control")?, server)?;
+    let mut client = RawClient::connect(lab.host("operations")?, Some(HMI), server)?;
+    client.exchange(&adu(1, 1, modbus::read(3, 0, 1)))?;
+    let conduitfw = Conduitfw::start(&lab, &policy)?;
+    let words = conduitfw.events(&[])?;
+    let json = conduitfw.events(&["--json"])?;
+    client.exchange(&adu(2, 1, modbus::read(3, 0, 1)))?;
+    let line = words.find(|line| line.contains(" ADOPT "))?;
+    ensure!(
+        line.contains(" hmi-1 -> plc-dosing ")
+            && line.ends_with(": a connection that was open before the gateway is picked up"),
+        "{line}"
+    );
+    let event = json.find(|line| line.contains("flow-adopted"))?;
+    let event: Value = serde_json::from_str(&event)?;
+    assert_eq!(
+        (&event["event"], &event["verdict"]),
+        (&"adopt".into(), &"pass".into())
+    );
+    let status: Value = conduitfw.json("status", &[])?;
+    assert_eq!(status["controller"]["flows_adopted"], 1, "{status}");
+    assert_eq!(status["frames"]["would_deny"], 0, "{status}");
     Ok(())
 }
 

@@ -59,6 +59,9 @@ pub(super) fn read(
         diagnostics,
     );
 
+    let bits = bits(section, number, diagnostics);
+    mask(section, functions, bits, diagnostics);
+
     let coils = functions.those(is_of_coils);
     let concerned = functions.those(Written::concerns);
     let bounds = if coils.len() == concerned.len() && !coils.is_empty() {
@@ -89,7 +92,7 @@ pub(super) fn read(
         number,
         word_order,
         values: values.map(|values| values.ranges),
-        bits: bits(section, number, diagnostics),
+        bits,
         max_step,
     };
     if diagnostics.errors() == before && written.fixed_step() == Some(0) {
@@ -142,6 +145,23 @@ fn narrow(
         let why = "a coil is 0 or 1: give coils a rule of their own, with values = [0] or [1]";
         refuse(section, &never, key, why, diagnostics);
     }
+}
+
+/// Function 22 says what it writes only where it touches every bit.
+fn mask(
+    section: &Section<'_>,
+    functions: &mut Functions,
+    bits: Option<u16>,
+    diagnostics: &mut Diagnostics,
+) {
+    let key = [VALUES, MAX_STEP].into_iter().find(|key| section.has(key));
+    let Some(key) = key.filter(|_| bits.is_some_and(|bits| bits != u16::MAX)) else {
+        return;
+    };
+    let never =
+        functions.leave_out(functions.those(|code| code == FunctionCode::MASK_WRITE_REGISTER));
+    let why = "it is held against values only where it touches every bit, which `bits` forbid";
+    refuse(section, &never, key, why, diagnostics);
 }
 
 fn refuse(
