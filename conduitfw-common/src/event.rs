@@ -95,6 +95,61 @@ pub struct EventOperation {
     pub value: u32,
 }
 
+impl EventOperation {
+    /// The same, with everything zero that `fields` does not name: what stands there is of another
+    /// operation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn told(&self) -> Self {
+        let Self {
+            fields,
+            transaction_id,
+            protocol_id,
+            length,
+            unit,
+            function,
+            sub_function,
+            address,
+            quantity,
+            value,
+        } = *self;
+        let header = if fields & field::HEADER == 0 {
+            0
+        } else {
+            u16::MAX
+        };
+        let [_, unit_mask] = header.to_be_bytes();
+        Self {
+            fields,
+            transaction_id: transaction_id & header,
+            protocol_id: protocol_id & header,
+            length: length & header,
+            unit: unit & unit_mask,
+            function: if fields & field::FUNCTION == 0 {
+                0
+            } else {
+                function
+            },
+            sub_function: if fields & field::SUB_FUNCTION == 0 {
+                0
+            } else {
+                sub_function
+            },
+            address: if fields & field::ADDRESS == 0 {
+                0
+            } else {
+                address
+            },
+            quantity: if fields & field::QUANTITY == 0 {
+                0
+            } else {
+                quantity
+            },
+            value: if fields & field::VALUE == 0 { 0 } else { value },
+        }
+    }
+}
+
 /// Value of `TRACES[0]`: what the program says of one frame when it was loaded with `TRACING` set,
 /// to be run on given frames at given times. A program that is in force does not write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -80,8 +80,15 @@ fn allowed<P: Platform>(p: &mut P, conduit: u16, observe: u8) -> Judgement {
 pub(crate) fn enter<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
     let (serial, index) = (entry.serial, entry.stream.wrapping_sub(1));
-    let (conduit, outstanding) = (entry.conduit, entry.outstanding);
+    let (conduit, rule_set, outstanding) = (entry.conduit, entry.rule_set, entry.outstanding);
+    let on_deny = if entry.observe == 0 {
+        entry.on_deny
+    } else {
+        Verdict::Pass.number()
+    };
     let workspace = p.workspace();
+    workspace.rule_set = rule_set;
+    workspace.on_deny = on_deny;
     workspace.stream = index;
     workspace.place = place;
     workspace.conduit = conduit;
@@ -120,14 +127,7 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
 fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(), Reason> {
     enter(p, place)?;
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
-    let (side, rule_set) = (entry.request, entry.rule_set);
-    let on_deny = if entry.observe != 0 {
-        Verdict::Pass
-    } else if entry.on_deny == Verdict::Exception.number() {
-        Verdict::Exception
-    } else {
-        Verdict::Drop
-    };
+    let side = entry.request;
     let stream = p.seen().stream;
     let adu_start = p.stream(stream).ok_or(Reason::NoFlow)?.adu_start;
 
@@ -156,8 +156,6 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
         let next_adu = walk(
             p,
             stream,
-            u32::from(rule_set),
-            on_deny,
             Span {
                 adu_start,
                 due,
@@ -223,13 +221,7 @@ struct Span {
 
 /// Judges every ADU that the new bytes reach; returns where the next one begins.
 #[inline(always)]
-fn walk<P: Platform>(
-    p: &mut P,
-    stream: u32,
-    rule_set: u32,
-    on_deny: Verdict,
-    span: Span,
-) -> Result<u32, Reason> {
+fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> {
     let Span {
         adu_start,
         due,
@@ -248,7 +240,7 @@ fn walk<P: Platform>(
         if ahead(end, start) <= 0 {
             return Ok(start);
         }
-        let judged = judge_adu(p, stream, start, there, rule_set);
+        let judged = judge_adu(p, start, there);
         let adu_bytes = judged.bytes();
         let number = judged.reason_number();
         if let Some(reason) = Reason::from_number(number) {
@@ -261,20 +253,15 @@ fn walk<P: Platform>(
             if adu_bytes == 0 || !is_framed(number) {
                 return Err(reason);
             }
-            let goes_on = match on_deny {
+            let on_deny = p.seen().on_deny;
+            if on_deny == Verdict::Pass.number() {
                 // Only reported: its reply is no surprise.
-                Verdict::Pass => {
-                    p.neutralise_adu(start, adu_bytes, 0);
-                    true
-                }
-                Verdict::Exception => {
-                    is_unseen
-                        && has_form(adu_bytes)
-                        && p.neutralise_adu(start, adu_bytes, u32::from(number))
-                }
-                _ => false,
-            };
-            if !goes_on {
+                p.neutralise_adu(start, adu_bytes, 0);
+            } else if on_deny != Verdict::Exception.number()
+                || !is_unseen
+                || !has_form(adu_bytes)
+                || !p.neutralise_adu(start, adu_bytes, u32::from(number))
+            {
                 return Err(reason);
             }
             let workspace = p.workspace();
@@ -296,8 +283,9 @@ fn walk<P: Platform>(
 
 /// Judges one ADU, with what it writes.
 #[inline(always)]
-fn judge_adu<P: Platform>(p: &mut P, stream: u32, start: u32, there: u32, rule_set: u32) -> Judged {
-    let judged = Judged::from_bits(p.judge_adu(stream, start, there, rule_set));
+fn judge_adu<P: Platform>(p: &mut P, start: u32, there: u32) -> Judged {
+    let judged = Judged::from_bits(p.judge_adu(start, there));
+    let stream = p.seen().stream;
     let bytes = judged.bytes();
     let mut number = u32::from(judged.reason_number());
     if number == 0 {
@@ -305,7 +293,7 @@ fn judge_adu<P: Platform>(p: &mut P, stream: u32, start: u32, there: u32, rule_s
             Rest::Nothing => return judged,
             Rest::Registers => p.check_registers(stream, start),
             Rest::Coils => p.check_coils(stream, start),
-            Rest::Files => p.check_files(stream, start, rule_set),
+            Rest::Files => p.check_files(start),
         };
         if number == 0 {
             number = p.accept_adu(start, bytes);
@@ -315,8 +303,7 @@ fn judge_adu<P: Platform>(p: &mut P, stream: u32, start: u32, there: u32, rule_s
     match Reason::from_number(number) {
         None => judged,
         Some(reason) => {
-            let operation = p.seen().operation;
-            p.judged(&operation, number);
+            p.judged(number);
             Judged::denied(reason, bytes)
         }
     }

@@ -3,14 +3,18 @@
 //! Every length is checked against the frame and against the header that claims it. What is
 //! filled in before a header turns out bad stays in the packet, for the event.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::bytes::{ByteSource, Truncated};
 use crate::table::Address;
 use crate::verdict::Reason;
 use crate::wire;
 
 /// What the headers of a frame say. Offsets count from the first byte of the frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C, align(8))]
 pub struct Packet {
     /// Source address; of an ARP packet, the sender's.
     pub source: Address,
@@ -49,7 +53,7 @@ pub struct Packet {
     /// IPv6 hop limit or IPv4 time to live.
     pub hop_limit: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 7],
 }
 
 /// IP protocol numbers.
@@ -64,7 +68,8 @@ pub mod transport {
     pub const ICMPV6: u8 = 58;
 }
 
-/// Reads the headers of a frame of `frame_bytes` bytes into `packet`.
+/// Reads the headers of a frame of `frame_bytes` bytes into `packet`, which is all zero: nothing of
+/// the frame before this one may be left.
 ///
 /// # Errors
 /// The reason why the frame cannot be judged.
@@ -74,8 +79,6 @@ pub fn parse<B: ByteSource + ?Sized>(
     frame_bytes: u32,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    // Nothing of the frame before this one may be left.
-    *packet = Packet::default();
     wire::ethernet::parse(frame, packet)?;
     let packet_end = match packet.ether_type {
         wire::ethernet::IPV4 => wire::ipv4::parse(frame, frame_bytes, packet)?,

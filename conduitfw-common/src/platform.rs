@@ -44,12 +44,16 @@ pub struct Workspace {
     pub interval: u32,
     /// The conduit of the flow.
     pub conduit: u16,
+    /// The rule set of the flow.
+    pub rule_set: u16,
     /// Row of `LIMITS` of the rule at hand.
     pub limits: u16,
     /// The rule at hand.
     pub rule: u16,
     /// Number of the reason of the first ADU of the segment that was neutralised; 0 for none.
     pub neutralised: u8,
+    /// Number of the verdict for what the flow is denied: pass when it is only observed.
+    pub on_deny: u8,
     /// Requests that the flow may have outstanding.
     pub outstanding: u8,
     /// 1 when the request at hand writes registers whose last value counts.
@@ -80,9 +84,7 @@ pub struct PendingWrite {
     /// Last, inclusive.
     pub last: u16,
     /// The unit id.
-    pub unit: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    pub unit: u32,
 }
 
 /// Registers or coils that a request writes, and where their values stand.
@@ -150,9 +152,9 @@ pub trait Platform: ByteSource {
     fn replace_rule_rate(&mut self, rule: u16, old: u64, new: u64) -> bool;
     /// Adds one to a bucket of the conduit's response times.
     fn count_response(&mut self, conduit: u16, bucket: u32);
-    /// An operation was judged, 0 or the number of the reason. For those who want to follow what the
+    /// The operation in the workspace was judged: 0, or the number of the reason. For those who want to follow what the
     /// decision sees; the data plane does not.
-    fn judged(&mut self, operation: &EventOperation, reason: u8);
+    fn judged(&mut self, reason: u8);
     /// Adds one to the operations that a rule allowed.
     fn count_rule(&mut self, rule: u16);
     /// `RATES`: the time, in 1/65,536 tick, until which the conduit's rate is used up.
@@ -205,8 +207,8 @@ pub trait Platform: ByteSource {
     ) -> Judgement;
     /// Stage: [`crate::inspect::inspect`].
     fn inspect(&mut self, packet: &Packet, place: u32) -> Judgement;
-    /// Stage: [`crate::modbus::judge_adu`] on a stream's history.
-    fn judge_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64;
+    /// Stage: [`crate::modbus::request::judge_adu`] on the history of the stream at hand.
+    fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64;
     /// Stage: [`crate::modbus::written::check_registers`].
     fn check_registers(&mut self, stream: u32, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].
@@ -224,7 +226,7 @@ pub trait Platform: ByteSource {
     /// Stage: [`crate::modbus::written::keep`].
     fn keep_written(&mut self, stream: u32, write: u32);
     /// Stage: [`crate::modbus::files::check`].
-    fn check_files(&mut self, stream: u32, sequence: u32, rule_set: u32) -> u32;
+    fn check_files(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::find_interval`]; index within the slot plus 1, or 0.
     fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32;
     /// Stage: [`crate::modbus::accept`].

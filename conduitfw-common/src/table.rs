@@ -430,9 +430,7 @@ pub struct RegisterKey {
     /// The register or coil.
     pub register: u16,
     /// The unit id.
-    pub unit: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    pub unit: u32,
 }
 
 /// Value of `LAST_VALUES`: what was written to a register that a rule with `max_step` guards. A

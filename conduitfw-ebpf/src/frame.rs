@@ -131,7 +131,13 @@ impl ByteSource for Frame {
 
     #[inline(always)]
     fn address(&self, at: u32) -> Result<Address, Truncated> {
-        self.read::<Address>(at)
+        let first = self.pointer::<Address>(at)?.cast::<u32>();
+        let word = |number: usize| {
+            // SAFETY: `pointer` checked that four words lie within the frame. Word by word: of the
+            // whole LLVM makes a call to `memmove`.
+            unsafe { first.wrapping_add(number).read_unaligned() }
+        };
+        Ok([word(0), word(1), word(2), word(3)])
     }
 
     #[inline(always)]

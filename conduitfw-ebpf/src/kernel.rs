@@ -4,7 +4,6 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use conduitfw_common::{
     Reason,
     bytes::{ByteSource, Truncated},
-    event::EventOperation,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     judgement::Judgement,
@@ -199,9 +198,9 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judged(&mut self, operation: &EventOperation, reason: u8) {
+    fn judged(&mut self, reason: u8) {
         if trace::is_on() {
-            trace::judged(operation, reason);
+            trace::judged(&self.workspace.operation, reason);
         }
     }
 
@@ -364,8 +363,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judge_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64 {
-        stages::judge_adu(stream, sequence, bytes, rule_set)
+    fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {
+        stages::judge_adu(sequence, bytes)
     }
 
     #[inline(always)]
@@ -409,8 +408,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn check_files(&mut self, stream: u32, sequence: u32, rule_set: u32) -> u32 {
-        stages::check_files(stream, sequence, rule_set)
+    fn check_files(&mut self, sequence: u32) -> u32 {
+        stages::check_files(sequence)
     }
 
     #[inline(always)]

@@ -155,7 +155,7 @@ fn fill(
         record.operation = EventOperation::default();
     } else {
         record.protocol = protocol::MODBUS;
-        record.operation = workspace.denied;
+        record.operation = workspace.denied.told();
     }
     let mut captured = 0;
     for word in 0..EVENT_FRAME_BYTES / 8 {

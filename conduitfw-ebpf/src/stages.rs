@@ -129,13 +129,15 @@ pub(crate) extern "C" fn judge_split_reply(
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_adu(stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64 {
-    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
-        (Some((mut kernel, _)), Some(stream)) => {
-            let history = History(stream);
-            request::judge_adu(&mut kernel, &history, sequence, bytes, rule_set as u16).to_bits()
+pub(crate) extern "C" fn judge_adu(sequence: u32, bytes: u32) -> u64 {
+    let Some((mut kernel, _)) = Kernel::new(Frame::ABSENT) else {
+        return modbus::Judged::UNREADABLE.to_bits();
+    };
+    match maps::stream(kernel.seen().stream) {
+        Some(stream) => {
+            request::judge_adu(&mut kernel, &History(stream), sequence, bytes).to_bits()
         }
-        _ => modbus::Judged::UNREADABLE.to_bits(),
+        None => modbus::Judged::UNREADABLE.to_bits(),
     }
 }
 
@@ -228,12 +230,13 @@ pub(crate) extern "C" fn confirm_written(stream: u32, sequence: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn check_files(stream: u32, sequence: u32, rule_set: u32) -> u32 {
-    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
-        (Some((mut kernel, _)), Some(stream)) => {
-            files::check(&mut kernel, &History(stream), sequence, rule_set as u16)
-        }
-        _ => UNREADABLE,
+pub(crate) extern "C" fn check_files(sequence: u32) -> u32 {
+    let Some((mut kernel, _)) = Kernel::new(Frame::ABSENT) else {
+        return UNREADABLE;
+    };
+    match maps::stream(kernel.seen().stream) {
+        Some(stream) => files::check(&mut kernel, &History(stream), sequence),
+        None => UNREADABLE,
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn judged(operation: &EventOperation, reason: u8) {
     // SAFETY: the index was masked to the number of rows.
     unsafe {
         row.write(TracedOperation {
-            operation: *operation,
+            operation: operation.told(),
             reason: u32::from(reason),
         });
     };

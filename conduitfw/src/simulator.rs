@@ -146,11 +146,7 @@ impl Simulator {
         Judged {
             judgement,
             packet,
-            operation: if self.workspace.denied.fields == 0 {
-                EventOperation::default()
-            } else {
-                self.workspace.denied
-            },
+            operation: self.workspace.denied.told(),
             operations: std::mem::take(&mut self.operations),
             outcome: self.carry_out(frame, &packet, judgement),
         }

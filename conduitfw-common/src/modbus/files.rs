@@ -18,18 +18,13 @@ const REFERENCE_TYPE: u8 = 6;
 /// Holds every sub-request of the whole request at `at` against the rules: 0, or the number of the
 /// reason.
 #[inline(always)]
-pub fn check<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32, rule_set: u16) -> u32 {
-    number_of(sub_requests(p, source, at, rule_set))
+pub fn check<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) -> u32 {
+    number_of(sub_requests(p, source, at))
 }
 
 #[inline(always)]
-fn sub_requests<P: Platform, B: ByteSource>(
-    p: &mut P,
-    source: &B,
-    at: u32,
-    rule_set: u16,
-) -> Result<(), Reason> {
-    let slot = p.seen().slot;
+fn sub_requests<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) -> Result<(), Reason> {
+    let (slot, rule_set) = (p.seen().slot, p.seen().rule_set);
     let (unit, code) = (p.seen().operation.unit, p.seen().operation.function);
     let row = p.operation_row(slot, rule_set, unit);
     let Some(cell) = p.operation(slot, row, code) else {

@@ -161,20 +161,18 @@ pub fn go_on<P: Platform>(p: &mut P, at: u32, bytes: u32, had: u32) -> Judged {
 #[inline(always)]
 fn judge_head<P: Platform>(p: &mut P, head: u64, behind: u16, there: u32, sequence: u32) -> Judged {
     let [t1, t0, p1, p0, l1, l0, unit, code] = head.to_be_bytes();
-    let seen = EventOperation {
-        fields: field::HEADER | field::FUNCTION,
-        transaction_id: u16::from_be_bytes([t1, t0]),
-        protocol_id: u16::from_be_bytes([p1, p0]),
-        length: u16::from_be_bytes([l1, l0]),
-        unit,
-        function: code,
-        ..EventOperation::default()
-    };
-    p.workspace().operation = seen;
+    let seen = &mut p.workspace().operation;
+    seen.fields = field::HEADER | field::FUNCTION;
+    seen.transaction_id = u16::from_be_bytes([t1, t0]);
+    seen.protocol_id = u16::from_be_bytes([p1, p0]);
+    seen.length = u16::from_be_bytes([l1, l0]);
+    seen.unit = unit;
+    seen.function = code;
+    let length = seen.length;
     if let Err(reason) = check_header(seen.protocol_id, seen.length) {
         return Judged::denied(reason, 0);
     }
-    let adu_bytes = u32::from(seen.length).wrapping_add(LENGTH_COUNTS_FROM);
+    let adu_bytes = u32::from(length).wrapping_add(LENGTH_COUNTS_FROM);
     if there < adu_bytes.min(REPLY_HEAD_BYTES) {
         return Judged::allowed(0);
     }

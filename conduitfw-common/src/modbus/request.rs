@@ -15,15 +15,9 @@ use super::{Judged, LENGTH_COUNTS_FROM, Rest, check_header, number_of, outstandi
 /// Judges the ADU that begins at `at` in `source`, of which `bytes` bytes are there. What it asks
 /// for is left in the workspace.
 #[inline(always)]
-pub fn judge_adu<P: Platform, B: ByteSource>(
-    p: &mut P,
-    source: &B,
-    at: u32,
-    bytes: u32,
-    rule_set: u16,
-) -> Judged {
+pub fn judge_adu<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32, bytes: u32) -> Judged {
     let workspace = p.workspace();
-    workspace.operation = EventOperation::default();
+    workspace.operation.fields = 0;
     workspace.is_guarded = 0;
     if bytes < 8 {
         return match begin(source, at, bytes) {
@@ -35,7 +29,7 @@ pub fn judge_adu<P: Platform, B: ByteSource>(
         return Judged::denied(reason, 0);
     }
     let adu_bytes = u32::from(p.seen().operation.length).wrapping_add(LENGTH_COUNTS_FROM);
-    let judged = match judge(p, source, at, bytes, rule_set) {
+    let judged = match judge(p, source, at, bytes) {
         Ok(_) if bytes < adu_bytes => return Judged::allowed(0),
         Ok(Rest::Nothing) => match accept(p, at, adu_bytes) {
             Ok(()) => return Judged::allowed(adu_bytes),
@@ -107,9 +101,8 @@ fn judge<P: Platform, B: ByteSource>(
     source: &B,
     at: u32,
     bytes: u32,
-    rule_set: u16,
 ) -> Result<Rest, Reason> {
-    let slot = p.seen().slot;
+    let (slot, rule_set) = (p.seen().slot, p.seen().rule_set);
     let (unit, code) = (p.seen().operation.unit, p.seen().operation.function);
     let length = u32::from(p.seen().operation.length);
     let row = p.operation_row(slot, rule_set, unit);
@@ -267,8 +260,7 @@ pub(super) fn accept<P: Platform>(p: &mut P, sequence: u32, adu_bytes: u32) -> R
     }
     outstanding::add(p, sequence, adu_bytes)?;
     p.count_rule(rule);
-    let operation = p.seen().operation;
-    p.judged(&operation, 0);
+    p.judged(0);
     Ok(())
 }
 

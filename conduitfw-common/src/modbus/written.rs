@@ -336,8 +336,7 @@ fn register_key<P: Platform>(p: &P, register: u32) -> Option<RegisterKey> {
         responder: entry.responder,
         port: entry.responder_port,
         register: u16::from_be_bytes([r1, r0]),
-        unit,
-        reserved: [0; 3],
+        unit: u32::from(unit),
     })
 }
 
@@ -351,7 +350,7 @@ fn pend<P: Platform>(p: &mut P, sequence: u32) -> Result<(), Reason> {
         operation,
         ..
     } = *p.seen();
-    let unit = operation.unit;
+    let unit = u32::from(operation.unit);
     let [_, _, f1, f0] = written.first.to_be_bytes();
     let [_, _, l1, l0] = written.last.to_be_bytes();
     let new = PendingWrite {
@@ -360,7 +359,6 @@ fn pend<P: Platform>(p: &mut P, sequence: u32) -> Result<(), Reason> {
         first: u16::from_be_bytes([f1, f0]),
         last: u16::from_be_bytes([l1, l0]),
         unit,
-        reserved: [0; 3],
     };
     let workspace = p.workspace();
     let count = workspace.pending_writes;
@@ -396,7 +394,8 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, writ
         return;
     };
     let workspace = p.workspace();
-    workspace.operation.unit = pending.unit;
+    let [_, _, _, unit] = pending.unit.to_be_bytes();
+    workspace.operation.unit = unit;
     workspace.written = written;
     let mut interval = pending.interval;
     let mut register = written.first;

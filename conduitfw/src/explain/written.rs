@@ -90,7 +90,7 @@ impl<'a> Denied<'a> {
         for write in self.writes() {
             let key = RegisterKey {
                 register: write.register,
-                unit: self.operation.unit,
+                unit: u32::from(self.operation.unit),
                 ..RegisterKey::default()
             };
             let (Some(step), Some(raw)) = (write.written.max_step, write.raw) else {

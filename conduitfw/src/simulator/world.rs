@@ -2,7 +2,6 @@
 
 use conduitfw_common::{
     Reason, admit, classify,
-    event::EventOperation,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     flow::store,
@@ -131,9 +130,10 @@ impl Platform for Simulator {
         *count = count.saturating_add(1);
     }
 
-    fn judged(&mut self, operation: &EventOperation, reason: u8) {
+    fn judged(&mut self, reason: u8) {
+        let operation = self.workspace.operation.told();
         self.operations
-            .push((*operation, Reason::from_number(reason)));
+            .push((operation, Reason::from_number(reason)));
     }
 
     fn count_rule(&mut self, rule: u16) {
@@ -264,9 +264,9 @@ impl Platform for Simulator {
         reply::go_on(self, at, bytes, had).to_bits()
     }
 
-    fn judge_adu(&mut self, stream: u32, sequence: u32, bytes: u32, rule_set: u32) -> u64 {
-        match self.history(stream) {
-            Some(kept) => request::judge_adu(self, &kept, sequence, bytes, low(rule_set)).to_bits(),
+    fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => request::judge_adu(self, &kept, sequence, bytes).to_bits(),
             None => modbus::Judged::UNREADABLE.to_bits(),
         }
     }
@@ -320,9 +320,9 @@ impl Platform for Simulator {
         }
     }
 
-    fn check_files(&mut self, stream: u32, sequence: u32, rule_set: u32) -> u32 {
-        match self.history(stream) {
-            Some(kept) => files::check(self, &kept, sequence, low(rule_set)),
+    fn check_files(&mut self, sequence: u32) -> u32 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => files::check(self, &kept, sequence),
             None => UNREADABLE,
         }
     }
@@ -371,8 +371,3 @@ impl Platform for Simulator {
 
 /// What a stage answers for a request of a stream that does not exist.
 const UNREADABLE: u32 = Reason::TruncatedFrame as u32;
-
-/// Rule set ids are 16 bits wide wherever they stand.
-fn low(rule_set: u32) -> u16 {
-    u16::try_from(rule_set & 0xffff).unwrap_or(0)
-}
