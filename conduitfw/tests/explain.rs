@@ -248,6 +248,11 @@ fn plain_services_are_answered() {
         },
         modbus("unit=1 fc=3 address=0"),
         Words {
+            to: "plc-dosing:502".to_owned(),
+            from: "hmi-1:1025".to_owned(),
+            ..modbus("unit=1,fc=3,address=0")
+        },
+        Words {
             from: "fd00:10::5".to_owned(),
             to: "fd00:20::10".to_owned(),
             ..modbus("unit=1 fc=3 address=0")
@@ -338,7 +343,7 @@ fn every_way_into_a_wrong_question_is_told() {
     };
     for (words, said) in [
         (tcp("hmi-2", "plc-pumps"), "did you mean `hmi-1`?"),
-        (tcp("hmi-1", "10.20.0.10:502"), "has a port"),
+        (tcp("hmi-1", "10.20.0.10:502"), "contradicts"),
         (tcp("fd00:10::5", "plc-pumps"), "same family"),
         (path("hmi-1", "plc-pumps"), "one of modbus, tcp, udp"),
         (

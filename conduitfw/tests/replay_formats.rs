@@ -7,6 +7,7 @@
 )]
 
 use conduitfw::replay::{Capture, CaptureError, CaptureTime};
+use proptest::prelude::*;
 
 /// Numbers in one of the two byte orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,6 +335,42 @@ fn a_changed_byte_is_survived() {
                     assert!(frames.len() <= 3);
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// However a file is broken: an end comes, memory stays small, and every frame that is given
+    /// out was in the file.
+    #[test]
+    fn changed_bytes_are_survived(
+        is_big in any::<bool>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+    ) {
+        let order = if is_big { Order::Big } else { Order::Little };
+        let mut plain = classic(order, MICROSECONDS, 1);
+        let mut ng = section(order);
+        ng.extend(interface(order, 1, 40, &[option(order, 9, &[9])]));
+        for number in 0..4 {
+            plain.extend(record(order, 1, number, &[1; 30], 30));
+            ng.extend(enhanced(order, 0, number.into(), &[1; 30], 30));
+            ng.extend(simple(order, &[1; 9], 30));
+            ng.extend(obsolete(order, 0, 1, &[1; 30]));
+        }
+        for mut bytes in [plain, ng] {
+            for (at, value) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *value;
+            }
+            for cut in &cuts {
+                bytes.remove(cut.index(bytes.len()));
+            }
+            let (frames, _) = read(&bytes);
+            let given: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
+            prop_assert!(given <= bytes.len());
         }
     }
 }

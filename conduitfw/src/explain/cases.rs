@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ExplainError, Explainer, MODBUS_PORT, Operation, Question, Reply, Service};
+use super::{ExplainError, Explainer, MODBUS_PORT, Operation, Question, Reply, Service, party};
 use crate::expect::{ExpectError, Expectations, Failure, Outcome, ReasonWord, VerdictWord, Wanted};
 
 /// Time between two operations, unless said.
@@ -88,9 +88,18 @@ impl Words {
         if named.into_iter().filter(|given| *given).count() != 1 {
             return Err("ask about one of modbus, tcp, udp and icmp echo".to_owned());
         }
+        let (to, to_port) = party::split_port(&self.to);
+        let said = self.port.or(self.tcp).or(self.udp);
+        let is_same = said.is_none_or(|said| to_port == Some(said)) && !self.icmp_echo;
+        if let (Some(port), false) = (to_port, is_same) {
+            return Err(format!(
+                "`{}` contradicts what is asked about: port {port}",
+                self.to
+            ));
+        }
         let service = match (&self.modbus, self.tcp, self.udp) {
             (Some(operation), ..) => Service::Modbus {
-                port: self.port.unwrap_or(MODBUS_PORT),
+                port: said.or(to_port).unwrap_or(MODBUS_PORT),
                 operation: Operation::parse(operation)?,
             },
             (None, Some(port), _) => Service::Tcp(port),
@@ -117,7 +126,7 @@ impl Words {
         let after = self.after.iter().map(|text| Operation::parse(text));
         Ok(Question {
             from: self.from.clone(),
-            to: self.to.clone(),
+            to,
             service,
             after: after.collect::<Result<_, _>>()?,
             every: match &self.every {

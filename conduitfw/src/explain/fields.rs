@@ -52,10 +52,24 @@ struct Field {
 pub(super) struct Fields(Vec<Field>);
 
 impl Fields {
-    /// Splits the text at spaces; a value in quotes is a Modicon number.
+    /// Splits the text at spaces, and at commas before another `key=`; a value in quotes is a
+    /// Modicon number.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut fields: Vec<Field> = Vec::new();
+        let mut words: Vec<String> = Vec::new();
         for word in text.split_whitespace() {
+            for (index, part) in word.split(',').enumerate() {
+                match words.last_mut() {
+                    // A comma within a list of values.
+                    Some(last) if index > 0 && !part.contains('=') => {
+                        last.push(',');
+                        last.push_str(part);
+                    }
+                    _ => words.push(part.to_owned()),
+                }
+            }
+        }
+        let mut fields: Vec<Field> = Vec::new();
+        for word in &words {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let bare = value.trim_matches(['"', '\'']);
             if fields.iter().any(|field| field.key == key) {

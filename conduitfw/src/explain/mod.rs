@@ -60,7 +60,7 @@ pub enum Service {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The initiator: an asset, a zone, or an address with or without a port.
+    /// The initiator: an asset, a zone or an address, with or without a port.
     pub from: String,
     /// The responder: an asset, a zone or an address.
     pub to: String,
@@ -109,14 +109,15 @@ impl<'p> Explainer<'p> {
     /// It names a host that the policy does not have.
     pub fn answer(&self, question: &Question) -> Result<Answer, ExplainError> {
         let policy = self.world.policy;
-        let (from, to, port) =
-            party::both(policy, &question.from, &question.to).map_err(ExplainError::Question)?;
+        let (from, from_port) = party::split_port(&question.from);
+        let (from, to) =
+            party::both(policy, &from, &question.to).map_err(ExplainError::Question)?;
         let to_port = match question.service.path() {
             paths::Path::Tcp(port) | paths::Path::Udp(port) => port,
             paths::Path::Echo => 0,
         };
         let mut conversation = Conversation {
-            session: Session::new(&self.world, (&from, &to), (port, to_port)),
+            session: Session::new(&self.world, (&from, &to), (from_port, to_port)),
             question,
             from: &from,
             to: &to,

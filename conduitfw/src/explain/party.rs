@@ -66,46 +66,44 @@ impl fmt::Display for Party {
     }
 }
 
-/// What a word for a host stands for.
-struct Named {
-    addresses: Vec<IpAddr>,
-    port: Option<u16>,
+/// A host and the port behind it, if there is one: `10.10.0.5:49152`, `[fd00::5]:49152`, `hmi-1:49152`.
+pub(super) fn split_port(word: &str) -> (String, Option<u16>) {
+    if word.parse::<IpAddr>().is_ok() {
+        return (word.to_owned(), None);
+    }
+    if let Ok(socket) = word.parse::<SocketAddr>() {
+        return (socket.ip().to_string(), Some(socket.port()));
+    }
+    match word
+        .rsplit_once(':')
+        .map(|(host, port)| (host, port.parse()))
+    {
+        Some((host, Ok(port))) if !host.is_empty() => (host.to_owned(), Some(port)),
+        _ => (word.to_owned(), None),
+    }
 }
 
-/// Both ends, with addresses of the same family, and the initiator's port where it is given.
+/// Both ends, with addresses of the same family.
 ///
 /// # Errors
 /// A name that the policy does not have, or two that share no family.
-pub(super) fn both(
-    policy: &Policy,
-    from: &str,
-    to: &str,
-) -> Result<(Party, Party, Option<u16>), String> {
+pub(super) fn both(policy: &Policy, from: &str, to: &str) -> Result<(Party, Party), String> {
     let (initiator, responder) = (named(policy, from)?, named(policy, to)?);
-    if responder.port.is_some() {
-        return Err(format!("`{to}` has a port: say it with the service"));
-    }
-    let pair = initiator.addresses.iter().find_map(|one| {
-        let mut others = responder.addresses.iter();
+    let pair = initiator.iter().find_map(|one| {
+        let mut others = responder.iter();
         let other = others.find(|other| one.is_ipv4() == other.is_ipv4())?;
         Some((*one, *other))
     });
     let (one, other) = pair.ok_or_else(|| {
         format!("`{from}` and `{to}` have no addresses of the same family (IPv4, IPv6)")
     })?;
-    let port = initiator.port;
-    Ok((Party::new(policy, one), Party::new(policy, other), port))
+    Ok((Party::new(policy, one), Party::new(policy, other)))
 }
 
-fn named(policy: &Policy, word: &str) -> Result<Named, String> {
-    let of = |addresses| {
-        Ok(Named {
-            addresses,
-            port: None,
-        })
-    };
+/// The addresses that a word for a host stands for.
+fn named(policy: &Policy, word: &str) -> Result<Vec<IpAddr>, String> {
     if let Some(asset) = policy.assets.iter().find(|asset| asset.name == word) {
-        return of(asset.addresses.clone());
+        return Ok(asset.addresses.clone());
     }
     if word == policy.zone_name(ZoneId::GATEWAY) {
         let own = policy.gateway_addresses.clone().unwrap_or_default();
@@ -116,7 +114,7 @@ fn named(policy: &Policy, word: &str) -> Result<Named, String> {
                     .to_owned(),
             );
         }
-        return of(own);
+        return Ok(own);
     }
     if let Some(zone) = policy.zones.iter().find(|zone| zone.name == word) {
         let free = free_addresses(policy, zone);
@@ -125,16 +123,10 @@ fn named(policy: &Policy, word: &str) -> Result<Named, String> {
                 "every address of zone `{word}` is an asset's: name one of them"
             ));
         }
-        return of(free);
+        return Ok(free);
     }
     if let Ok(address) = word.parse::<IpAddr>() {
-        return of(vec![address.to_canonical()]);
-    }
-    if let Ok(socket) = word.parse::<SocketAddr>() {
-        return Ok(Named {
-            addresses: vec![socket.ip().to_canonical()],
-            port: Some(socket.port()),
-        });
+        return Ok(vec![address.to_canonical()]);
     }
     let names: Vec<&str> = policy
         .assets
@@ -157,4 +149,25 @@ fn free_addresses(policy: &Policy, zone: &Zone) -> Vec<IpAddr> {
     networks
         .filter_map(|network| network.hosts().take(HOSTS_TRIED).find(is_free))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_port;
+
+    #[test]
+    fn a_port_stands_behind_the_last_colon() {
+        for (word, host, port) in [
+            ("10.10.0.5", "10.10.0.5", None),
+            ("10.10.0.5:49152", "10.10.0.5", Some(49_152)),
+            ("fd00::5", "fd00::5", None),
+            ("[fd00::5]:502", "fd00::5", Some(502)),
+            ("hmi-1:1", "hmi-1", Some(1)),
+            ("hmi-1", "hmi-1", None),
+            ("hmi-1:x", "hmi-1:x", None),
+            (":5", ":5", None),
+        ] {
+            assert_eq!(split_port(word), (host.to_owned(), port), "{word}");
+        }
+    }
 }
