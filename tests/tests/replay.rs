@@ -3,11 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
+use std::net::Ipv6Addr;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use conduitfw_tests::frames::modbus::{self, adu};
-use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, arp_reply, arp_request, tcp};
+use conduitfw_tests::frames::{
+    ACK, Frame, PSH, SYN, arp_reply, arp_request, neighbour_advertisement, neighbour_solicitation,
+    tcp,
+};
 use conduitfw_tests::lab::{binary, skipped_without_root};
 use conduitfw_tests::replay::{
     BEGINNING, Place, SECOND, classic, lines, next_generation, replay, text, timed, verdicts,
@@ -164,6 +168,22 @@ fn where_frames_came_in() -> Result<()> {
         "drop spoofed-source",
     ];
     assert_eq!(verdicts(&policy, &capture)?, wanted);
+    // Neighbours find each other before they have addresses that tell where they are.
+    let [hmi, router]: [Ipv6Addr; 2] = ["fd00:10::5".parse()?, "fd00:10::1".parse()?];
+    let (link_local, nobody) = ("fe80::5".parse()?, Ipv6Addr::UNSPECIFIED);
+    let capture = place.capture(&timed([
+        neighbour_solicitation(link_local, hmi).build(),
+        neighbour_solicitation(nobody, hmi).build(),
+        neighbour_advertisement(link_local, hmi).build(),
+        neighbour_solicitation(link_local, router).build(),
+        neighbour_solicitation(link_local, "fd00:77::1".parse()?).build(),
+    ]))?;
+    let known = format!("[gateway]\naddresses = [\"fd00:10::1\"]\n{plain}");
+    let known = place.file("known.toml", known)?;
+    let found = verdicts(&known, &capture)?;
+    assert_eq!(found[..4], ["pass -"; 4]);
+    assert_eq!(found[4], "drop unknown-interface");
+
     // What the gateway itself sends never comes in.
     let own = format!("[gateway]\naddresses = [\"10.10.0.1\"]\n{plain}");
     let own = place.file("own.toml", own)?;

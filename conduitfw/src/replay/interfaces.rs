@@ -9,8 +9,10 @@ use std::{
 };
 
 use conduitfw_common::{
-    packet::{self, Packet},
+    bytes::ByteSource as _,
+    packet::{self, Packet, transport},
     table::{ANY_VLANS, Address, IPV4_MAPPED, Interface},
+    wire::{ethernet, icmp},
 };
 
 use crate::policy::{CompiledTables, Policy, ZoneId};
@@ -28,7 +30,7 @@ pub struct Interfaces {
     by_name: HashMap<String, Port>,
     /// By zone: tags and the port for them, as the policy lists them.
     by_zone: BTreeMap<u16, Vec<(u32, Port)>>,
-    senders: HashMap<(Address, u32), Port>,
+    senders: HashMap<(Sender, u32), Port>,
 }
 
 impl Interfaces {
@@ -94,7 +96,7 @@ impl Interfaces {
         {
             return named;
         }
-        let sender = (sender(&packet), packet.vlans);
+        let sender = (Sender::of(frame, &packet), packet.vlans);
         if let Some(port) = self.senders.get(&sender) {
             return *port;
         }
@@ -112,8 +114,11 @@ impl Interfaces {
         zone_of(policy, headers(frame).source) == Some(ZoneId::GATEWAY)
     }
 
-    fn at_home(&self, policy: &Policy, sender: Address, vlans: u32) -> Port {
-        let zone = zone_of(policy, sender);
+    fn at_home(&self, policy: &Policy, sender: Sender, vlans: u32) -> Port {
+        let zone = match sender {
+            Sender::Address(address) => zone_of(policy, address),
+            Sender::NeighbourOf(address) => link_of(policy, address),
+        };
         let Some(ports) = zone.and_then(|zone| self.by_zone.get(&zone.0)) else {
             return Self::UNKNOWN;
         };
@@ -144,23 +149,61 @@ fn headers(frame: &[u8]) -> Packet {
     packet
 }
 
-/// Whose zone counts: the sender's, or that of the address that a host without one probes for (RFC
-/// 5227 §1.1).
-fn sender(packet: &Packet) -> Address {
-    match packet.source {
-        [0, 0, 0 | IPV4_MAPPED, 0] => packet.destination,
-        source => source,
+/// Who sent a frame, as far as its addresses tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Sender {
+    /// The host with this address.
+    Address(Address),
+    /// Some host on the link that this address is on: those without an address yet, and those that
+    /// use one of the link alone, speak to or ask for their neighbours (RFC 5227 §1.1, RFC 4861
+    /// §7.2.2, RFC 4291 §2.5.6).
+    NeighbourOf(Address),
+}
+
+impl Sender {
+    fn of(frame: &[u8], packet: &Packet) -> Self {
+        let is_of_the_link = |[first, ..]: Address| u32::from_be(first) >> 22 == 0xfe80 >> 6;
+        let is_unspecified = matches!(packet.source, [0, 0, 0 | IPV4_MAPPED, 0]);
+        if !is_of_the_link(packet.source) && !is_unspecified {
+            return Self::Address(packet.source);
+        }
+        let is_discovery = packet.ether_type == ethernet::IPV6
+            && packet.transport == transport::ICMP
+            && icmp::kind(packet) == icmp::Kind::Neighbour;
+        let target = if is_discovery {
+            frame.address(packet.payload_at).ok()
+        } else {
+            None
+        };
+        let target = target.filter(|target| !is_of_the_link(*target));
+        Self::NeighbourOf(target.unwrap_or(packet.destination))
     }
 }
 
+/// The zone whose networks hold an address, be it the gateway's.
+fn link_of(policy: &Policy, address: Address) -> Option<ZoneId> {
+    let address = ip_address(address);
+    let networks = policy
+        .zones
+        .iter()
+        .flat_map(|zone| zone.networks.iter().map(|network| (network, zone.id)));
+    let holding = networks.filter(|(network, _)| network.contains(&address));
+    let nearest = holding.max_by_key(|(network, _)| network.prefix_len());
+    nearest.map(|(_, zone)| zone)
+}
+
 fn zone_of(policy: &Policy, address: Address) -> Option<ZoneId> {
-    let mut bytes = [0; 16];
-    for (place, word) in bytes.chunks_exact_mut(4).zip(address) {
-        place.copy_from_slice(&word.to_ne_bytes());
-    }
-    let address = IpAddr::from(Ipv6Addr::from(bytes)).to_canonical();
+    let address = ip_address(address);
     match policy.asset_of(address) {
         Some(asset) => Some(asset.zone),
         None => policy.zone_of(address),
     }
+}
+
+fn ip_address(address: Address) -> IpAddr {
+    let mut bytes = [0; 16];
+    for (place, word) in bytes.chunks_exact_mut(4).zip(address) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
 }
