@@ -418,4 +418,7 @@ fn a_denial_with_an_exception_keeps_the_connection() {
     let answer = ask_of(&text, &words);
     assert_eq!(answer.found.reason, None, "{answer}");
     assert_eq!(answer.found.rule.as_deref(), Some("dosing/setpoint"));
+    // The handshake, a request and a refusal each, and the last request: one connection.
+    assert_eq!(answer.frames.len(), 3 + 20 * 2 + 1, "{answer}");
+    assert_eq!(answer.remarks.len(), 20, "{answer}");
 }

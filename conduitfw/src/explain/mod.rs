@@ -275,17 +275,17 @@ impl Conversation<'_, '_> {
     /// Sends what the responder answers to an operation that reached it.
     fn settle(&mut self, operation: &Operation, decision: &Decision) {
         let transaction = self.session.transaction();
-        if decision.found.verdict == Verdict::Exception {
-            // It refuses what it got in place of the operation.
-            self.session.reply(&reply::refusal(operation, transaction));
-        }
-        if decision.passes() {
-            let adu = Reply::default().adu(operation, transaction);
-            let reply = self.session.reply(&adu);
-            if let Some(reason) = reply.found.reason {
-                let remark = format!("the reply to {operation} is denied: {}", reason.label());
-                self.remarks.push(remark);
-            }
+        let adu = if decision.passes() {
+            Reply::default().adu(operation, transaction)
+        } else if decision.found.verdict == Verdict::Exception {
+            reply::refusal(operation, transaction)
+        } else {
+            return;
+        };
+        let reply = self.session.reply(&adu);
+        if let Some(reason) = reply.found.reason {
+            let remark = format!("the reply to {operation} is denied: {}", reason.label());
+            self.remarks.push(remark);
         }
     }
 

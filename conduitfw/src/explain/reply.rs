@@ -1,6 +1,9 @@
 //! What a responder answers: rightly, or as it is asked about.
 
-use conduitfw_common::modbus::function::FunctionCode;
+use conduitfw_common::{
+    edit,
+    modbus::{function::FunctionCode, reply::EXCEPTION_BIT},
+};
 
 use super::fields::{self, Fields};
 use super::operation::{Operands, Operation, adu, count, low_byte, packed};
@@ -87,7 +90,12 @@ impl Reply {
         };
         if let Some(code) = self.exception {
             // V1.1b3 §7: the function code with its highest bit set.
-            return adu(transaction, asked.unit, asked.function.0 | 0x80, &[code]);
+            return adu(
+                transaction,
+                asked.unit,
+                asked.function.0 | EXCEPTION_BIT,
+                &[code],
+            );
         }
         let data = match &self.data {
             Some(data) => data.clone(),
@@ -157,10 +165,11 @@ impl Reply {
     }
 }
 
-/// What a responder answers to a request that came to it with function code 0: that there is no
-/// such function (§7).
+/// What a responder answers to a denied request, which came to it in a form that it refuses:
+/// "illegal data address" (§7).
 pub(super) fn refusal(request: &Operation, transaction: u16) -> Vec<u8> {
-    adu(transaction, request.unit, 0x80, &[1])
+    let function = edit::refused(count(request.adu(transaction).len()));
+    adu(transaction, request.unit, function | EXCEPTION_BIT, &[2])
 }
 
 #[cfg(test)]
