@@ -40,6 +40,8 @@ const TICKS_PER_SECOND: u32 = 1000;
 const NANOSECONDS_OF_A_TICK: i128 = 1_000_000;
 /// The tick of a capture's first frame: some time after the gateway came up.
 const FIRST_TICK: u64 = 1_000_000;
+/// Times that a damaged file gives end here, 557 years after the first frame.
+const MOST_TICKS: i128 = 1 << 44;
 /// The flow hash of a replay is always the same, so that its answers are.
 const HASH_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Flows that share a bucket of a flow table, with twice the room.
@@ -191,7 +193,7 @@ impl Clock {
     fn ticks(&mut self, time: CaptureTime) -> u64 {
         let CaptureTime(first) = *self.first.get_or_insert(time);
         let ticks = (time.0 - first) / NANOSECONDS_OF_A_TICK;
-        let ticks = FIRST_TICK + u64::try_from(ticks).unwrap_or(0);
+        let ticks = FIRST_TICK + u64::try_from(ticks.clamp(0, MOST_TICKS)).unwrap_or(0);
         self.latest = self.latest.max(ticks);
         self.latest
     }
@@ -209,5 +211,10 @@ mod tests {
         assert_eq!(clock.ticks(at(5_010)), FIRST_TICK + 10);
         assert_eq!(clock.ticks(at(4_000)), FIRST_TICK + 10);
         assert_eq!(clock.ticks(at(5_011)), FIRST_TICK + 11);
+        assert_eq!(clock.ticks(CaptureTime(i128::MIN / 4)), FIRST_TICK + 11);
+        assert_eq!(
+            clock.ticks(CaptureTime(i128::MAX / 4)),
+            FIRST_TICK + (1 << 44)
+        );
     }
 }
