@@ -166,7 +166,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
         if let Some(stream) = p.stream(stream) {
             stream.adu_start = next_adu;
         }
-        keep_writes(p, stream);
+        keep_writes(p);
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end;
         }
@@ -285,14 +285,13 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
 #[inline(always)]
 fn judge_adu<P: Platform>(p: &mut P, start: u32, there: u32) -> Judged {
     let judged = Judged::from_bits(p.judge_adu(start, there));
-    let stream = p.seen().stream;
     let bytes = judged.bytes();
     let mut number = u32::from(judged.reason_number());
     if number == 0 {
         number = match judged.rest() {
             Rest::Nothing => return judged,
-            Rest::Registers => p.check_registers(stream, start),
-            Rest::Coils => p.check_coils(stream, start),
+            Rest::Registers => p.check_registers(start),
+            Rest::Coils => p.check_coils(start),
             Rest::Files => p.check_files(start),
         };
         if number == 0 {
@@ -328,12 +327,12 @@ const fn has_form(adu_bytes: u32) -> bool {
 
 /// Remembers what the segment wrote under `max_step`.
 #[inline(always)]
-fn keep_writes<P: Platform>(p: &mut P, stream: u32) {
+fn keep_writes<P: Platform>(p: &mut P) {
     for write in 0..MAX_PENDING {
         if write >= p.seen().pending_writes {
             break;
         }
-        p.keep_written(stream, write);
+        p.keep_written(write);
     }
 }
 

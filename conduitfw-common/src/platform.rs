@@ -210,23 +210,27 @@ pub trait Platform: ByteSource {
     /// Stage: [`crate::modbus::request::judge_adu`] on the history of the stream at hand.
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64;
     /// Stage: [`crate::modbus::written::check_registers`].
-    fn check_registers(&mut self, stream: u32, sequence: u32) -> u32;
+    fn check_registers(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].
-    fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64;
+    fn check_register(&mut self, register: u32, interval: u32) -> u64;
     /// Stage: [`crate::modbus::written::keep_register`].
-    fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64;
+    fn keep_register(&mut self, register: u32, interval: u32) -> u64;
     /// Stage: [`crate::modbus::written::confirm`].
-    fn confirm_written(&mut self, stream: u32, sequence: u32);
+    fn confirm_written(&mut self, sequence: u32);
     /// Stage: [`crate::modbus::written::check_coils`].
-    fn check_coils(&mut self, stream: u32, sequence: u32) -> u32;
+    fn check_coils(&mut self, sequence: u32) -> u32;
+    /// Stage: [`crate::modbus::written::check_coil_run`].
+    fn check_coil_run(&mut self, coil: u32, interval: u32) -> u64;
     /// Stage: [`crate::modbus::written::are_coils`].
-    fn are_coils(&mut self, stream: u32, at: u32, first_count: u32, value: u32) -> bool;
+    fn are_coils(&mut self, at: u32, first_count: u32, value: u32) -> bool;
     /// Stage: [`crate::modbus::written::check_value`].
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32;
     /// Stage: [`crate::modbus::written::keep`].
-    fn keep_written(&mut self, stream: u32, write: u32);
+    fn keep_written(&mut self, write: u32);
     /// Stage: [`crate::modbus::files::check`].
     fn check_files(&mut self, sequence: u32) -> u32;
+    /// Stage: [`crate::modbus::files::check_file`].
+    fn check_file(&mut self, at: u32, is_first: u32) -> u64;
     /// Stage: [`crate::modbus::find_interval`]; index within the slot plus 1, or 0.
     fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32;
     /// Stage: [`crate::modbus::accept`].

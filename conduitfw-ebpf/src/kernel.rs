@@ -368,33 +368,33 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn check_registers(&mut self, stream: u32, sequence: u32) -> u32 {
-        stages::check_registers(stream, sequence)
+    fn check_registers(&mut self, sequence: u32) -> u32 {
+        stages::check_registers(sequence)
     }
 
     #[inline(always)]
-    fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
-        stages::check_register(stream, register, interval)
+    fn check_register(&mut self, register: u32, interval: u32) -> u64 {
+        stages::check_register(register, interval)
     }
 
     #[inline(always)]
-    fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
-        stages::keep_register(stream, register, interval)
+    fn keep_register(&mut self, register: u32, interval: u32) -> u64 {
+        stages::keep_register(register, interval)
     }
 
     #[inline(always)]
-    fn confirm_written(&mut self, stream: u32, sequence: u32) {
-        stages::confirm_written(stream, sequence);
+    fn confirm_written(&mut self, sequence: u32) {
+        stages::confirm_written(sequence);
     }
 
     #[inline(always)]
-    fn check_coils(&mut self, stream: u32, sequence: u32) -> u32 {
-        stages::check_coils(stream, sequence)
+    fn check_coils(&mut self, sequence: u32) -> u32 {
+        stages::check_coils(sequence)
     }
 
     #[inline(always)]
-    fn are_coils(&mut self, stream: u32, at: u32, first_count: u32, value: u32) -> bool {
-        stages::are_coils(stream, at, first_count, value) != 0
+    fn are_coils(&mut self, at: u32, first_count: u32, value: u32) -> bool {
+        stages::are_coils(at, first_count, value) != 0
     }
 
     #[inline(always)]
@@ -403,13 +403,23 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn keep_written(&mut self, stream: u32, write: u32) {
-        stages::keep_written(stream, write);
+    fn keep_written(&mut self, write: u32) {
+        stages::keep_written(write);
     }
 
     #[inline(always)]
     fn check_files(&mut self, sequence: u32) -> u32 {
         stages::check_files(sequence)
+    }
+
+    #[inline(always)]
+    fn check_file(&mut self, at: u32, is_first: u32) -> u64 {
+        stages::check_file(at, is_first)
+    }
+
+    #[inline(always)]
+    fn check_coil_run(&mut self, coil: u32, interval: u32) -> u64 {
+        stages::check_coil_run(coil, interval)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use conduitfw_common::{
     Reason, admit as long_way,
     bytes::ByteSource,
     classify, edit,
-    flow::entry::HISTORY_BYTES,
+    flow::entry::{HISTORY_BYTES, Stream},
     flow::store,
     inspect as stream,
     judgement::Judgement,
@@ -23,6 +23,16 @@ use crate::{
     kernel::Kernel,
     maps,
 };
+
+/// The kernel and the stream of the flow at hand, for a stage that does not read the frame. One after
+/// the other: of two looked up together LLVM does arithmetic on the one before it is known to exist
+/// ("pointer arithmetic on map_value_or_null prohibited", Linux 6.1 and 6.12).
+#[inline(always)]
+fn at_hand() -> Option<(Kernel, &'static mut Stream)> {
+    let (kernel, _) = Kernel::new(Frame::ABSENT)?;
+    let stream = maps::stream(kernel.seen().stream)?;
+    Some((kernel, stream))
+}
 
 /// What a stage answers when there is no workspace, which cannot be.
 const NOTHING: u64 = Judgement::deny(Reason::FlowBusy, 0).to_bits();
@@ -130,11 +140,8 @@ pub(crate) extern "C" fn judge_split_reply(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn judge_adu(sequence: u32, bytes: u32) -> u64 {
-    let Some((mut kernel, _)) = Kernel::new(Frame::ABSENT) else {
-        return modbus::Judged::UNREADABLE.to_bits();
-    };
-    match maps::stream(kernel.seen().stream) {
-        Some(stream) => {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
             request::judge_adu(&mut kernel, &History(stream), sequence, bytes).to_bits()
         }
         None => modbus::Judged::UNREADABLE.to_bits(),
@@ -146,53 +153,53 @@ const UNREADABLE: u32 = Reason::TruncatedFrame as u32;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn check_registers(stream: u32, sequence: u32) -> u32 {
-    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
-        (Some((mut kernel, _)), Some(history)) => {
-            written::check_registers(&mut kernel, &History(history), stream, sequence)
+pub(crate) extern "C" fn check_registers(sequence: u32) -> u32 {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
+            written::check_registers(&mut kernel, &History(stream), sequence)
         }
-        _ => UNREADABLE,
+        None => UNREADABLE,
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn check_register(stream: u32, register: u32, interval: u32) -> u64 {
-    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
-        (Some((mut kernel, _)), Some(stream)) => {
+pub(crate) extern "C" fn check_register(register: u32, interval: u32) -> u64 {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
             written::check_register(&mut kernel, &History(stream), register, interval)
         }
-        _ => u64::from(UNREADABLE),
+        None => u64::from(UNREADABLE),
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn keep_register(stream: u32, register: u32, interval: u32) -> u64 {
-    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
-        (Some((mut kernel, _)), Some(stream)) => {
+pub(crate) extern "C" fn keep_register(register: u32, interval: u32) -> u64 {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
             written::keep_register(&mut kernel, &History(stream), register, interval)
         }
-        _ => u64::from(UNREADABLE),
+        None => u64::from(UNREADABLE),
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn check_coils(stream: u32, sequence: u32) -> u32 {
-    match (Kernel::new(Frame::ABSENT), maps::stream(stream)) {
-        (Some((mut kernel, _)), Some(history)) => {
-            written::check_coils(&mut kernel, &History(history), stream, sequence)
+pub(crate) extern "C" fn check_coils(sequence: u32) -> u32 {
+    match at_hand() {
+        Some((mut kernel, stream)) => written::check_coils(&mut kernel, &History(stream), sequence),
+        None => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn are_coils(at: u32, first_count: u32, value: u32) -> u32 {
+    match at_hand() {
+        Some((_, stream)) => {
+            u32::from(written::are_coils(&History(stream), at, first_count, value))
         }
-        _ => UNREADABLE,
-    }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn are_coils(stream: u32, at: u32, first_count: u32, value: u32) -> u32 {
-    match maps::stream(stream) {
-        Some(stream) => u32::from(written::are_coils(&History(stream), at, first_count, value)),
         None => 0,
     }
 }
@@ -208,22 +215,18 @@ pub(crate) extern "C" fn check_value(limits: u32, register: u32, raw: u32) -> u3
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn keep_written(stream: u32, write: u32) -> u32 {
-    if let (Some((mut kernel, _)), Some(history)) =
-        (Kernel::new(Frame::ABSENT), maps::stream(stream))
-    {
-        written::keep(&mut kernel, &History(history), stream, write);
+pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
+    if let Some((mut kernel, stream)) = at_hand() {
+        written::keep(&mut kernel, &History(stream), write);
     }
     0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn confirm_written(stream: u32, sequence: u32) -> u32 {
-    if let (Some((mut kernel, _)), Some(history)) =
-        (Kernel::new(Frame::ABSENT), maps::stream(stream))
-    {
-        written::confirm(&mut kernel, &History(history), stream, sequence);
+pub(crate) extern "C" fn confirm_written(sequence: u32) -> u32 {
+    if let Some((mut kernel, stream)) = at_hand() {
+        written::confirm(&mut kernel, &History(stream), sequence);
     }
     0
 }
@@ -231,12 +234,31 @@ pub(crate) extern "C" fn confirm_written(stream: u32, sequence: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn check_files(sequence: u32) -> u32 {
-    let Some((mut kernel, _)) = Kernel::new(Frame::ABSENT) else {
-        return UNREADABLE;
-    };
-    match maps::stream(kernel.seen().stream) {
-        Some(stream) => files::check(&mut kernel, &History(stream), sequence),
+    match at_hand() {
+        Some((mut kernel, stream)) => files::check(&mut kernel, &History(stream), sequence),
         None => UNREADABLE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_file(at: u32, is_first: u32) -> u64 {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
+            files::check_file(&mut kernel, &History(stream), at, is_first != 0).to_bits()
+        }
+        None => modbus::Judged::UNREADABLE.to_bits(),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn check_coil_run(coil: u32, interval: u32) -> u64 {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
+            written::check_coil_run(&mut kernel, &History(stream), coil, interval)
+        }
+        None => u64::from(UNREADABLE),
     }
 }
 

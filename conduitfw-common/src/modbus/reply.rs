@@ -259,7 +259,7 @@ fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reas
     }
     stream.waiting = stream.waiting.wrapping_sub(1);
     if is_guarded {
-        p.confirm_written(index, guarded_at);
+        p.confirm_written(guarded_at);
     }
     p.count_response(conduit, bucket(now.wrapping_sub(asked_ticks)));
     if let Some(entry) = p.flow(FlowTable::Flows, place) {

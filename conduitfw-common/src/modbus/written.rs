@@ -59,22 +59,12 @@ fn written<B: ByteSource>(source: &B, at: u32) -> Result<Written, Reason> {
 /// Holds each register that the whole request at `at` writes against the limits of its interval: 0,
 /// or the number of the reason.
 #[inline(always)]
-pub fn check_registers<P: Platform, B: ByteSource>(
-    p: &mut P,
-    source: &B,
-    stream: u32,
-    at: u32,
-) -> u32 {
-    number_of(registers(p, source, stream, at))
+pub fn check_registers<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) -> u32 {
+    number_of(registers(p, source, at))
 }
 
 #[inline(always)]
-fn registers<P: Platform, B: ByteSource>(
-    p: &mut P,
-    source: &B,
-    stream: u32,
-    at: u32,
-) -> Result<(), Reason> {
+fn registers<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) -> Result<(), Reason> {
     let written = written(source, at)?;
     p.workspace().written = written;
     let mut interval = p.seen().interval;
@@ -84,7 +74,7 @@ fn registers<P: Platform, B: ByteSource>(
         if register > written.last {
             break;
         }
-        let checked = Checked::from_bits(p.check_register(stream, register, interval));
+        let checked = Checked::from_bits(p.check_register(register, interval));
         if let Some(reason) = Reason::from_number(checked.reason) {
             return Err(reason);
         }
@@ -383,7 +373,7 @@ fn pend<P: Platform>(p: &mut P, sequence: u32) -> Result<(), Reason> {
 
 /// Remembers the values of a pending write, whose segment was allowed, as passed.
 #[inline(always)]
-pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, write: u32) {
+pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, write: u32) {
     let mut pending = PendingWrite::default();
     for (row, number) in p.seen().writes.iter().zip(0_u32..) {
         if number == write {
@@ -403,7 +393,7 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, writ
         if register > written.last {
             break;
         }
-        let kept = Checked::from_bits(p.keep_register(stream, register, interval));
+        let kept = Checked::from_bits(p.keep_register(register, interval));
         interval = kept.interval;
         register = register.wrapping_add(u32::from(kept.width));
     }
@@ -412,7 +402,7 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, writ
 /// Remembers the values of the request at `at`, which the responder has answered, as confirmed. The
 /// unit is that of the reply in the workspace.
 #[inline(always)]
-pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, at: u32) {
+pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) {
     let Ok(written) = written(source, at) else {
         return;
     };
@@ -422,7 +412,7 @@ pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, a
         if register > written.last {
             break;
         }
-        let kept = Checked::from_bits(p.keep_register(stream, register, CONFIRMED));
+        let kept = Checked::from_bits(p.keep_register(register, CONFIRMED));
         register = register.wrapping_add(u32::from(kept.width));
     }
 }
@@ -501,61 +491,81 @@ const fn width(limits: &Limits) -> u8 {
 /// Holds the coils that the whole request at `at` writes against the limits of their intervals: 0,
 /// or the number of the reason.
 #[inline(always)]
-pub fn check_coils<P: Platform, B: ByteSource>(p: &mut P, source: &B, stream: u32, at: u32) -> u32 {
-    number_of(coils(p, source, stream, at))
+pub fn check_coils<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) -> u32 {
+    number_of(coils(p, source, at))
 }
 
 #[inline(always)]
-fn coils<P: Platform, B: ByteSource>(
-    p: &mut P,
-    source: &B,
-    stream: u32,
-    at: u32,
-) -> Result<(), Reason> {
-    let slot = p.seen().slot;
+fn coils<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) -> Result<(), Reason> {
     let written = written(source, at)?;
-    let is_single = FunctionCode(p.seen().operation.function) == FunctionCode::WRITE_SINGLE_COIL;
-    let mut index = p.seen().interval;
+    p.workspace().written = written;
+    let mut interval = p.seen().interval;
     let mut coil = written.first;
     for _ in 0..MAX_WRITTEN {
         if coil > written.last {
             break;
         }
-        let Some(interval) = p.interval(slot, index) else {
-            return Err(Reason::RegisterNotAllowed);
-        };
-        index = index.wrapping_add(1);
-        let run_last = written.last.min(u32::from(interval.last));
-        if interval.limits != 0 {
-            let row = u32::from(interval.limits);
-            let may_be_off = p.check_value(row, coil, 0) == 0;
-            let may_be_on = p.check_value(row, coil, 1) == 0;
-            if is_single {
-                let value = source.u16(written.values_at)?;
-                let is_allowed = (value == 0 && may_be_off) || (value == COIL_ON && may_be_on);
-                if !is_allowed {
-                    note(p, coil, u32::from(value));
-                    return Err(Reason::ValueNotAllowed);
-                }
-            } else if !(may_be_off && may_be_on) {
-                let first_bit = coil.wrapping_sub(written.first);
-                let count = run_last.wrapping_sub(coil).wrapping_add(1);
-                let first_count = first_bit << 16 | (count & 0xffff);
-                let value = u32::from(may_be_on);
-                if may_be_off == may_be_on
-                    || !p.are_coils(stream, written.values_at, first_count, value)
-                {
-                    note(p, coil, value ^ 1);
-                    return Err(Reason::ValueNotAllowed);
-                }
-            }
+        let bits = p.check_coil_run(coil, interval);
+        if let Some(reason) = Reason::from_number(Checked::from_bits(bits).reason) {
+            return Err(reason);
         }
-        coil = run_last.wrapping_add(1);
+        coil = Checked::from_bits(bits).interval;
+        interval = interval.wrapping_add(1);
     }
     if coil <= written.last {
         return Err(Reason::RegisterNotAllowed);
     }
     Ok(())
+}
+
+/// Holds the coils from `coil` to the end of its interval against their limits. Answers a word whose
+/// lowest byte is the number of the reason, or 0, and whose upper half is the next coil.
+#[inline(always)]
+pub fn check_coil_run<P: Platform, B: ByteSource>(
+    p: &mut P,
+    source: &B,
+    coil: u32,
+    interval: u32,
+) -> u64 {
+    let written = p.seen().written;
+    let Some(row) = p.interval(p.seen().slot, interval) else {
+        return Checked::denied(Reason::RegisterNotAllowed).to_bits();
+    };
+    let run_last = written.last.min(u32::from(row.last));
+    let next = Checked {
+        reason: 0,
+        width: 1,
+        is_guarded: false,
+        interval: run_last.wrapping_add(1),
+    };
+    if row.limits == 0 {
+        return next.to_bits();
+    }
+    let may_be_off = p.check_value(u32::from(row.limits), coil, 0) == 0;
+    let may_be_on = p.check_value(u32::from(row.limits), coil, 1) == 0;
+    let denied = Checked::denied(Reason::ValueNotAllowed).to_bits();
+    if FunctionCode(p.seen().operation.function) == FunctionCode::WRITE_SINGLE_COIL {
+        let Ok(value) = source.u16(written.values_at) else {
+            return denied;
+        };
+        if (value == 0 && may_be_off) || (value == COIL_ON && may_be_on) {
+            return next.to_bits();
+        }
+        note(p, coil, u32::from(value));
+        return denied;
+    }
+    if may_be_off && may_be_on {
+        return next.to_bits();
+    }
+    let first_bit = coil.wrapping_sub(written.first);
+    let count = run_last.wrapping_sub(coil).wrapping_add(1);
+    let first_count = first_bit << 16 | (count & 0xffff);
+    let value = u32::from(may_be_on);
+    if may_be_off != may_be_on && p.are_coils(written.values_at, first_count, value) {
+        return next.to_bits();
+    }
+    note(p, coil, value ^ 1);
+    denied
 }
 
 /// Whether coils all have a value. Their bits begin at `at`; the upper half of `first_count` is the

@@ -271,42 +271,42 @@ impl Platform for Simulator {
         }
     }
 
-    fn check_registers(&mut self, stream: u32, sequence: u32) -> u32 {
-        match self.history(stream) {
-            Some(kept) => written::check_registers(self, &kept, stream, sequence),
+    fn check_registers(&mut self, sequence: u32) -> u32 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => written::check_registers(self, &kept, sequence),
             None => UNREADABLE,
         }
     }
 
-    fn check_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
-        match self.history(stream) {
+    fn check_register(&mut self, register: u32, interval: u32) -> u64 {
+        match self.history(self.workspace.stream) {
             Some(kept) => written::check_register(self, &kept, register, interval),
             None => u64::from(UNREADABLE),
         }
     }
 
-    fn keep_register(&mut self, stream: u32, register: u32, interval: u32) -> u64 {
-        match self.history(stream) {
+    fn keep_register(&mut self, register: u32, interval: u32) -> u64 {
+        match self.history(self.workspace.stream) {
             Some(kept) => written::keep_register(self, &kept, register, interval),
             None => u64::from(UNREADABLE),
         }
     }
 
-    fn confirm_written(&mut self, stream: u32, sequence: u32) {
-        if let Some(kept) = self.history(stream) {
-            written::confirm(self, &kept, stream, sequence);
+    fn confirm_written(&mut self, sequence: u32) {
+        if let Some(kept) = self.history(self.workspace.stream) {
+            written::confirm(self, &kept, sequence);
         }
     }
 
-    fn check_coils(&mut self, stream: u32, sequence: u32) -> u32 {
-        match self.history(stream) {
-            Some(kept) => written::check_coils(self, &kept, stream, sequence),
+    fn check_coils(&mut self, sequence: u32) -> u32 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => written::check_coils(self, &kept, sequence),
             None => UNREADABLE,
         }
     }
 
-    fn are_coils(&mut self, stream: u32, at: u32, first_count: u32, value: u32) -> bool {
-        self.history(stream)
+    fn are_coils(&mut self, at: u32, first_count: u32, value: u32) -> bool {
+        self.history(self.workspace.stream)
             .is_some_and(|kept| written::are_coils(&kept, at, first_count, value))
     }
 
@@ -314,9 +314,9 @@ impl Platform for Simulator {
         written::check_value(self, limits, register, raw)
     }
 
-    fn keep_written(&mut self, stream: u32, write: u32) {
-        if let Some(kept) = self.history(stream) {
-            written::keep(self, &kept, stream, write);
+    fn keep_written(&mut self, write: u32) {
+        if let Some(kept) = self.history(self.workspace.stream) {
+            written::keep(self, &kept, write);
         }
     }
 
@@ -324,6 +324,20 @@ impl Platform for Simulator {
         match self.history(self.workspace.stream) {
             Some(kept) => files::check(self, &kept, sequence),
             None => UNREADABLE,
+        }
+    }
+
+    fn check_file(&mut self, at: u32, is_first: u32) -> u64 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => files::check_file(self, &kept, at, is_first != 0).to_bits(),
+            None => modbus::Judged::UNREADABLE.to_bits(),
+        }
+    }
+
+    fn check_coil_run(&mut self, coil: u32, interval: u32) -> u64 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => written::check_coil_run(self, &kept, coil, interval),
+            None => u64::from(UNREADABLE),
         }
     }
 
