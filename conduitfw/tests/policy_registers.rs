@@ -445,6 +445,34 @@ fn what_may_surprise_is_told() {
     );
 }
 
+#[test]
+fn a_way_around_the_limits_is_told() {
+    let notes = |text: &str| -> Vec<String> {
+        let loaded = policy::load_text("p.toml", &format!("{CONDUIT}{text}")).unwrap();
+        let notes = loaded.notes.iter().map(|note| note.message.clone());
+        notes.collect()
+    };
+    let rule = |name: &str, rest: &str| {
+        format!("[[conduits.modbus]]\nname = \"{name}\"\nunits = [1]\n{rest}")
+    };
+    let limited = rule(
+        "limited",
+        "functions = [6]\nregisters = [{ first = 10, last = 13 }]\nvalues = { max = 5 }\n",
+    );
+    let other = |rest: &str| notes(&(limited.clone() + &rule("other", rest)));
+    assert_eq!(
+        other("functions = [16, 22]\nregisters = [{ first = 12, last = 20 }]\n"),
+        [
+            "rule `other` of conduit `c` writes holding register 12 (function 16) without the \
+             limits that `limited` has for function 6"
+        ]
+    );
+    assert_eq!(other("functions = [16]\n").len(), 1);
+    assert_eq!(other("functions = [16]\nvalues = { max = 7 }\n"), [""; 0]);
+    assert_eq!(other("functions = [3]\n"), [""; 0]);
+    assert_eq!(other("functions = [16]\nregisters = [14]\n"), [""; 0]);
+}
+
 /// 10,000 rules, each with a register, values, a step and a rate of its own.
 fn ten_thousand_rules() -> String {
     let mut text = CONDUIT.to_owned();
