@@ -493,11 +493,7 @@ impl<'a> Builder<'a> {
     }
 
     fn denials(&mut self, rig: &Rc<RefCell<Rig>>) -> Result<()> {
-        let nothing = Script {
-            templates: Vec::new(),
-            flows: 1,
-            depth: 1,
-        };
+        let nothing = Script::nothing();
         let talk = Talk::v4(10, 2048, 502);
         let frames: [(&str, &'static str, Script, bool); 5] = [
             (
@@ -618,11 +614,7 @@ impl<'a> Builder<'a> {
         let script = Script::of(vec![syn.staying()]).across(1 << 20);
         let plan = [Some(name)];
         let plan = Plan::passes(&plan).across(65_536);
-        let nothing = Script {
-            templates: Vec::new(),
-            flows: 1,
-            depth: 1,
-        };
+        let nothing = Script::nothing();
         self.case(rig, &nothing, script, &plan)
     }
 }

@@ -5,7 +5,10 @@
 mod cases;
 mod machine;
 mod pacer;
+mod paths;
+mod peers;
 mod policy;
+mod rates;
 mod report;
 mod rig;
 mod script;
@@ -58,6 +61,10 @@ struct Arguments {
 enum Part {
     /// Single frames in the kernel program.
     Frames,
+    /// Real connections through a gateway.
+    Paths,
+    /// Frames a second through a gateway.
+    Rates,
 }
 
 fn main() -> ExitCode {
@@ -86,6 +93,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     if wanted(Part::Frames) {
         frames(arguments, &mut report).context("frames")?;
+    }
+    let registers = policy::knows_registers();
+    if wanted(Part::Paths) {
+        paths::measure(&mut report, registers).context("paths")?;
+    }
+    if wanted(Part::Rates) {
+        let floors = arguments.objects.join("floors");
+        rates::measure(&mut report, &floors, registers).context("packet rate")?;
     }
     report.targets = targets::judge(&report);
     report.machine.load[1] = machine::load();

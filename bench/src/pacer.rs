@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, TestRunAttrs};
 use conduitfw_tests::frames::Frame;
 
 use crate::script::{
@@ -21,6 +21,9 @@ use crate::script::{
     STATE_WORDS, TAIL, TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS, TEMPLATES, TRANSPORT_AT,
     WORDS,
 };
+
+/// Frames that a sender lets go before those behind it are served.
+pub(crate) const TURN: u32 = 64;
 
 /// A frame, and what of it is to be fresh each time.
 #[derive(Clone)]
@@ -80,9 +83,9 @@ impl Template {
         self
     }
 
-    /// Sequence numbers move by so many bytes.
-    pub(crate) fn advancing(mut self, bytes: u32) -> Self {
-        self.0[ADVANCE] = u64::from(bytes);
+    /// The program `blast` sends the frame to this interface.
+    pub(crate) fn to(mut self, ifindex: u32) -> Self {
+        self.0[IFINDEX] = u64::from(ifindex);
         self
     }
 
@@ -151,6 +154,8 @@ pub(crate) struct Script {
     pub(crate) flows: u64,
     /// Frames in a row of one flow, a power of two.
     pub(crate) depth: u64,
+    /// Frames in a row of one template, a power of two.
+    pub(crate) turn: u64,
 }
 
 impl Script {
@@ -160,7 +165,20 @@ impl Script {
             templates,
             flows: 1,
             depth: 1,
+            turn: 1,
         }
+    }
+
+    /// No frames.
+    pub(crate) fn nothing() -> Self {
+        Self::of(Vec::new())
+    }
+
+    /// So many flows, all with the first template before the first with the next.
+    pub(crate) fn in_turns(mut self, flows: u64) -> Self {
+        self.flows = flows;
+        self.turn = flows;
+        self
     }
 
     /// Flows that take turns, each with all of its templates in a row.
@@ -230,14 +248,11 @@ impl Pacer {
         Ok(program)
     }
 
-    /// The flows of the floor.
-    pub(crate) fn flows(&mut self) -> Result<HashMap<MapData, [u32; 4], [u64; 8]>> {
-        take(&mut self.ebpf, "YARD_FLOWS")
-    }
-
     /// What `count` counted.
-    pub(crate) fn counter(&mut self) -> Result<PerCpuArray<MapData, u64>> {
-        take(&mut self.ebpf, "YARD_COUNT")
+    pub(crate) fn counted(&self) -> Result<u64> {
+        let map = self.ebpf.map("YARD_COUNT").context("no YARD_COUNT")?;
+        let count: PerCpuArray<&MapData, u64> = map.try_into()?;
+        Ok(count.get(&0, 0)?.iter().sum())
     }
 
     /// From now on frames go to this program.
@@ -261,6 +276,7 @@ impl Pacer {
         }
         let mut words = [0; SCRIPT_WORDS];
         words[DEPTH_SHIFT] = u64::from(script.depth.trailing_zeros());
+        words[TEMPLATE_SHIFT] = u64::from(script.turn.trailing_zeros());
         words[FLOW_MASK] = script.flows - 1;
         words[TEMPLATE_MASK] = count as u64 - 1;
         self.script.set(0, words, 0)?;
@@ -271,25 +287,6 @@ impl Pacer {
             .map(Template::frame)
             .unwrap_or_default();
         Ok(())
-    }
-
-    /// All frames of one template before the first of the next; the number is a power of two.
-    pub(crate) fn in_batches(&mut self, frames: u64) -> Result<()> {
-        let mut words = self.script.get(&0, 0)?;
-        words[TEMPLATE_SHIFT] = u64::from(frames.trailing_zeros());
-        Ok(self.script.set(0, words, 0)?)
-    }
-
-    /// Where frames of `blast` go.
-    pub(crate) fn send_to(&mut self, ifindex: u32) -> Result<()> {
-        let mut words = self.script.get(&0, 0)?;
-        words[IFINDEX] = u64::from(ifindex);
-        Ok(self.script.set(0, words, 0)?)
-    }
-
-    /// How many frames the script gave.
-    pub(crate) fn given(&self) -> Result<u64> {
-        Ok(self.script.get(&0, 0)?[COUNT])
     }
 
     /// Sets the next numbers of the first flows: initiator, responder, transaction ids of both.
@@ -315,6 +312,18 @@ impl Pacer {
             ..TestRunOptions::new()
         })?;
         Ok(result.return_value)
+    }
+
+    /// Sends frames, which really leave: the program `blast` redirects them.
+    pub(crate) fn blast(&mut self, frames: u32) -> Result<()> {
+        let frame = self.frame.clone();
+        self.program("blast")?.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(TURN),
+            ..TestRunOptions::new()
+        })?;
+        Ok(())
     }
 
     /// Gives frames and takes the time: nanoseconds of each template, the script's own included.

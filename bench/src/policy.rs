@@ -21,7 +21,13 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// A small plant.
+    /// Two zones and nothing else.
+    pub(crate) const SMALL: Self = Self {
+        rules: 10,
+        conduits: 1,
+        zones: 2,
+    };
+    /// A small plant, with hosts behind tags.
     pub(crate) const USUAL: Self = Self {
         rules: 10,
         conduits: 1,
@@ -61,6 +67,11 @@ impl Policy {
     /// The text, with registers and values if rules can name them.
     pub(crate) fn text(&self, registers: bool) -> String {
         let mut text = PLANT.to_owned();
+        let mut from = "\"operations\"".to_owned();
+        if self.extent.zones >= 4 {
+            text.push_str(CELLS);
+            from.push_str(", \"cell-10\", \"cell-100-20\"");
+        }
         // The four zones of the plant come first.
         for zone in 4..self.extent.zones {
             let _ = write!(
@@ -82,7 +93,7 @@ impl Policy {
         let mode = if observe { "mode = \"observe\"\n" } else { "" };
         let _ = write!(
             text,
-            "[[conduits]]\nname = \"dosing\"\nfrom = [\"operations\", \"cell-10\", \"cell-100-20\"]\n\
+            "[[conduits]]\nname = \"dosing\"\nfrom = [{from}]\n\
              to = [\"plc\"]\nrationale = \"Operators watch the dosing\"\non_deny = \"{on_deny}\"\n\
              {mode}new_flows = \"unlimited\"\ntcp = [80]\nudp = [5000]\n"
         );
@@ -147,6 +158,13 @@ networks = ["10.10.0.0/16", "fd00:10::/64"]
 interfaces = ["eth1"]
 networks = ["10.20.0.0/16", "fd00:20::/64"]
 
+[assets.plc]
+zone = "control"
+addresses = ["10.20.0.10", "fd00:20::10"]
+"#;
+
+/// Zones whose hosts stand behind tags.
+const CELLS: &str = r#"
 [zones.cell-10]
 interfaces = ["eth0"]
 networks = ["10.40.0.0/16"]
@@ -156,8 +174,4 @@ vlans = ["10"]
 interfaces = ["eth0"]
 networks = ["10.50.0.0/16"]
 vlans = ["100.20"]
-
-[assets.plc]
-zone = "control"
-addresses = ["10.20.0.10", "fd00:20::10"]
 "#;

@@ -40,11 +40,14 @@ pub(crate) const IS_TCP: usize = 11;
 /// Field: the last eight bytes of the frame.
 pub(crate) const TAIL: usize = 12;
 
+/// Field: the interface that the program `blast` sends the frame to.
+pub(crate) const IFINDEX: usize = 13;
+
 /// Ports of one address; the flow's number goes on with the next address.
 pub(crate) const PORTS_SHIFT: u32 = 14;
 
 /// Words of the script.
-pub(crate) const SCRIPT_WORDS: usize = 9;
+pub(crate) const SCRIPT_WORDS: usize = 8;
 /// Script: how many frames were paced so far.
 pub(crate) const COUNT: usize = 0;
 /// Script: frames in a row of one flow, as a power of two.
@@ -55,14 +58,12 @@ pub(crate) const FLOW_MASK: usize = 2;
 pub(crate) const TEMPLATE_SHIFT: usize = 3;
 /// Script: templates less one.
 pub(crate) const TEMPLATE_MASK: usize = 4;
-/// Script: the interface that the program `blast` sends to.
-pub(crate) const IFINDEX: usize = 5;
 /// Script: when the last frame began, in ns; 0 before the first frame of a run.
-pub(crate) const LAST_NS: usize = 6;
+pub(crate) const LAST_NS: usize = 5;
 /// Script: its template.
-pub(crate) const LAST_TEMPLATE: usize = 7;
+pub(crate) const LAST_TEMPLATE: usize = 6;
 /// Script: 1 to take the time of each frame.
-pub(crate) const IS_CLOCKED: usize = 8;
+pub(crate) const IS_CLOCKED: usize = 7;
 
 /// Words of a flow's state: next numbers of initiator and responder, next transaction ids.
 pub(crate) const STATE_WORDS: usize = 4;

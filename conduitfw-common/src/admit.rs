@@ -422,8 +422,13 @@ fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Fou
             .is_none_or(|g| age > lifetime_ticks(packet.transport, in_phase, g));
     let is_request = direction == Direction::Request;
     let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
+    // One that its sender repeats, or the line doubles, must not undo the answer to the first.
+    let is_repeated = is_request
+        && is_syn
+        && packet.payload_bytes == 0
+        && entry.request.next == packet.sequence.wrapping_add(1);
     // A new SYN, and whatever the policy in force has not judged, starts again.
-    if is_stale || (is_request && is_syn) {
+    if is_stale || (is_request && is_syn && !is_repeated) {
         if p.lock_flow(FlowTable::Openings, place) {
             remove(p, FlowTable::Openings, place);
             p.unlock_flow(FlowTable::Openings, place);
@@ -434,7 +439,7 @@ fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Fou
             Judgement::deny(Reason::NoFlow, conduit)
         };
     }
-    if packet.transport == transport::TCP {
+    if packet.transport == transport::TCP && !is_repeated {
         return handshake(p, packet, conduit, place, direction);
     }
     if packet.transport == transport::ICMP {

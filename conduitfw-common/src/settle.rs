@@ -184,13 +184,19 @@ fn reopen<P: Platform>(
     is_syn: bool,
 ) -> bool {
     if is_syn {
-        if let Some(entry) = p.flow(FlowTable::Flows, place)
-            && direction == Direction::Request
-            && packet.tcp_flags & CONTROL_FLAGS == flag::SYN
-        {
+        let flags = packet.tcp_flags & CONTROL_FLAGS;
+        let Some(entry) = p.flow(FlowTable::Flows, place) else {
+            return true;
+        };
+        if direction == Direction::Request && flags == flag::SYN {
             entry.flags |= flow_flag::REOPENING;
         }
-        return true;
+        // The responder repeats its answer when the third segment was lost on the way to it. Until
+        // that is repeated too, it holds the connection for half open, and gives it up in the end.
+        return direction == Direction::Request
+            || flags != flag::SYN | flag::ACK
+            || packet.payload_bytes != 0
+            || packet.sequence.wrapping_add(1) != entry.reply.next;
     }
     // The third segment of the new handshake, if it is one, moves the new flow into this place.
     if direction == Direction::Request && crate::admit::is_handshake_confirmed(p, packet) {

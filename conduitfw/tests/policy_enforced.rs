@@ -5,6 +5,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -31,6 +32,7 @@ name = "c"
 from = ["a"]
 to = ["b"]
 rationale = "Test"
+on_deny = "exception"
 "#;
 
 /// Registers that the rules of this test are about.
@@ -196,14 +198,19 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// What was written last to registers that a step guards, as a number of which type and order; by
+/// unit and register.
+type Last = HashMap<(u8, u16), (NumberType, WordOrder, Number)>;
+
 /// The policy read plainly.
-struct Plain<'p> {
+struct Plain<'p, 'l> {
     policy: &'p Policy,
     unit: u8,
     function: FunctionCode,
+    last: &'l Last,
 }
 
-impl<'p> Plain<'p> {
+impl<'p> Plain<'p, '_> {
     /// The first rule that has an operand.
     fn owner(&self, operand: u16) -> Option<&'p ModbusRule> {
         self.policy.conduits[0].modbus.iter().find(|rule| {
@@ -292,6 +299,62 @@ impl<'p> Plain<'p> {
         }
     }
 
+    /// Whether a number is within a step of the last one, where there is one.
+    fn is_near(&self, written: &Written, register: u16, number: Number) -> bool {
+        let Some(step) = written.max_step else {
+            return true;
+        };
+        let last = self.last.get(&(self.unit, register));
+        last.is_none_or(|(kind, order, last)| {
+            (*kind, *order) != (written.number, written.word_order)
+                || (real(*last) - real(number)).abs() <= real(step)
+        })
+    }
+
+    /// The numbers under a step that an allowed operation writes.
+    fn guarded(&self, operands: &Operands) -> Last {
+        let (address, values) = match operands {
+            Operands::WriteOne { address, value } => (*address, vec![*value]),
+            Operands::WriteRegisters {
+                address, values, ..
+            } => (*address, values.clone()),
+            Operands::Mask { address, or, .. } => (*address, vec![*or]),
+            _ => return Last::new(),
+        };
+        let mut guarded = Last::new();
+        let mut at = 0;
+        while at < values.len() {
+            let register = address + u16::try_from(at).unwrap();
+            let written = self
+                .owner(register)
+                .and_then(|rule| rule.written(self.function));
+            let width = written.map_or(1, |written| usize::from(written.number.registers()));
+            if let Some(written) = written.filter(|written| written.max_step.is_some()) {
+                let number = number(written, &values[at..at + width]);
+                let last = (written.number, written.word_order, number);
+                guarded.insert((self.unit, register), last);
+            }
+            at += width;
+        }
+        guarded
+    }
+
+    /// The rule whose rate an allowed operation is counted against: of function 23 both parts have
+    /// the same, or none.
+    fn account(&self, operands: &Operands) -> Option<&'p ModbusRule> {
+        let first = match operands {
+            Operands::Record { file, .. } => *file,
+            Operands::Read { address, .. }
+            | Operands::WriteOne { address, .. }
+            | Operands::WriteCoils { address, .. }
+            | Operands::WriteRegisters { address, .. }
+            | Operands::Mask { address, .. }
+            | Operands::Fifo { address } => *address,
+            Operands::Sub { .. } | Operands::Other { .. } => return None,
+        };
+        self.owner(first).filter(|rule| rule.max_rate.is_some())
+    }
+
     /// Whether each number that is written may be, and is written as a whole.
     fn writes(&self, address: u16, values: &[u16]) -> bool {
         let mut at = 0;
@@ -310,7 +373,8 @@ impl<'p> Plain<'p> {
             let Some(words) = values.get(at..at + width).filter(|_| begins) else {
                 return false;
             };
-            if !may_be(written, words) {
+            let number = number(written, words);
+            if !may_be(written, words[0], number) || !self.is_near(written, register, number) {
                 return false;
             }
             at += width;
@@ -334,10 +398,7 @@ fn share_a_rate(one: &ModbusRule, other: &ModbusRule) -> bool {
     std::ptr::eq(one, other) || (one.max_rate.is_none() && other.max_rate.is_none())
 }
 
-fn may_be(written: &Written, words: &[u16]) -> bool {
-    if written.bits.is_some_and(|bits| words[0] & !bits != 0) {
-        return false;
-    }
+fn number(written: &Written, words: &[u16]) -> Number {
     let raw = match (words, written.word_order) {
         (&[word], _) => u32::from(word),
         (&[high, low], WordOrder::HighFirst) | (&[low, high], WordOrder::LowFirst) => {
@@ -345,17 +406,36 @@ fn may_be(written: &Written, words: &[u16]) -> bool {
         }
         _ => panic!("a number has one or two registers"),
     };
-    let number = match written.number {
+    match written.number {
         NumberType::U16 | NumberType::U32 => Number::Integer(raw.into()),
         NumberType::I16 => Number::Integer(words[0].cast_signed().into()),
         NumberType::I32 => Number::Integer(raw.cast_signed().into()),
         NumberType::F32 => Number::Real(f32::from_bits(raw)),
-    };
-    written.values.as_ref().is_none_or(|values| {
+    }
+}
+
+fn real(number: Number) -> f64 {
+    match number {
+        Number::Integer(number) => i32::try_from(number).map_or(f64::MAX, f64::from),
+        Number::Real(number) => number.into(),
+    }
+}
+
+fn may_be(written: &Written, word: u16, number: Number) -> bool {
+    let has_bits = written.bits.is_none_or(|bits| word & !bits == 0);
+    let is_among = written.values.as_ref().is_none_or(|values| {
         values
             .iter()
             .any(|range| range.first <= number && number <= range.last)
-    })
+    });
+    has_bits && is_among
+}
+
+fn read(rules: &str) -> Policy {
+    let text = format!("{CONDUIT}{rules}");
+    policy::load_text("p.toml", &text)
+        .unwrap_or_else(|refusal| panic!("{}", refusal.render()))
+        .policy
 }
 
 /// The longest beginning of the rules that is a policy.
@@ -377,7 +457,11 @@ fn accepted(rules: &[String]) -> Option<Policy> {
     })
 }
 
-fn ask(explainer: &Explainer<'_>, operation: &Operation) -> Option<&'static str> {
+fn ask(
+    explainer: &Explainer<'_>,
+    after: &[Operation],
+    operation: &Operation,
+) -> Option<&'static str> {
     let question = Question {
         from: "10.0.0.5".to_owned(),
         to: "10.1.0.5".to_owned(),
@@ -385,7 +469,7 @@ fn ask(explainer: &Explainer<'_>, operation: &Operation) -> Option<&'static str>
             port: MODBUS_PORT,
             operation: operation.clone(),
         },
-        after: Vec::new(),
+        after: after.to_vec(),
         every: Duration::ZERO,
         repeat: 1,
         reply: None,
@@ -409,8 +493,9 @@ proptest! {
                 policy: &policy,
                 unit: operation.unit,
                 function: operation.function,
+                last: &Last::new(),
             };
-            let reason = ask(&explainer, &operation);
+            let reason = ask(&explainer, &[], &operation);
             prop_assert_eq!(
                 reason.is_none(),
                 plain.allows(&operation.operands),
@@ -418,4 +503,159 @@ proptest! {
             );
         }
     }
+
+    #[test]
+    fn what_went_before_counts_for_steps_and_rates(
+        texts in prop::collection::vec(rule(), 1..4),
+        operations in prop::collection::vec(operation(), 2..24),
+    ) {
+        let Some(policy) = accepted(&texts) else { return Ok(()) };
+        the_last_is_judged_by_all(&policy, &operations)?;
+    }
+
+    #[test]
+    fn steps_are_taken_one_by_one(
+        operations in prop::collection::vec(guarded_write(), 2..16),
+    ) {
+        let policy = read(GUARDED);
+        the_last_is_judged_by_all(&policy, &operations)?;
+    }
+}
+
+/// Three kinds of numbers under a step.
+const GUARDED: &str = r#"
+[[conduits.modbus]]
+units = [1]
+functions = [6, 16, 22, 23]
+holding_registers = [{ first = 0, last = 3 }]
+values = { max = 6 }
+max_step = 2
+
+[[conduits.modbus]]
+units = [1]
+functions = [16, 23]
+holding_registers = [{ first = 4, last = 7 }]
+type = "i32"
+word_order = "low-first"
+values = { min = -3, max = 6 }
+max_step = 2
+
+[[conduits.modbus]]
+units = [1]
+functions = [16, 23]
+holding_registers = [{ first = 8, last = 11 }]
+type = "f32"
+word_order = "high-first"
+values = { min = -1, max = 1 }
+max_step = 0.5
+"#;
+
+/// A write of one number under a step, or of two that stand side by side.
+fn guarded_write() -> impl Strategy<Value = Operation> {
+    let place = (0_u16..3, 0_u16..4, 0_u8..4, -3_i8..7, any::<bool>());
+    place.prop_map(|(kind, which, function, value, is_double)| {
+        let words: Vec<u16> = match kind {
+            0 => vec![value.unsigned_abs().into()],
+            1 => {
+                let raw = i32::from(value).cast_unsigned().to_be_bytes();
+                vec![
+                    u16::from_be_bytes([raw[2], raw[3]]),
+                    u16::from_be_bytes([raw[0], raw[1]]),
+                ]
+            }
+            _ => {
+                let raw = (f32::from(value) / 4.0).to_be_bytes();
+                vec![
+                    u16::from_be_bytes([raw[0], raw[1]]),
+                    u16::from_be_bytes([raw[2], raw[3]]),
+                ]
+            }
+        };
+        let width = u16::try_from(words.len()).unwrap();
+        let address = kind * 4 + which % (4 / width) * width;
+        let values = if is_double && function >= 2 {
+            words.repeat(2)
+        } else {
+            words.clone()
+        };
+        let (function, operands) = match (kind, function) {
+            (0, 0) => (
+                6,
+                Operands::WriteOne {
+                    address,
+                    value: words[0],
+                },
+            ),
+            (0, 1) => (
+                22,
+                Operands::Mask {
+                    address,
+                    and: 0,
+                    or: words[0],
+                },
+            ),
+            (_, 0..=2) => (
+                16,
+                Operands::WriteRegisters {
+                    address,
+                    values,
+                    read: None,
+                },
+            ),
+            _ => (
+                23,
+                Operands::WriteRegisters {
+                    address,
+                    values,
+                    read: Some((address, 1)),
+                },
+            ),
+        };
+        Operation {
+            unit: 1,
+            function: FunctionCode(function),
+            operands,
+        }
+    })
+}
+
+/// Asks about the last operation, after all of the others.
+fn the_last_is_judged_by_all(
+    policy: &Policy,
+    operations: &[Operation],
+) -> Result<(), TestCaseError> {
+    let explainer = Explainer::new(policy).unwrap();
+    let mut last = Last::new();
+    let mut used: Vec<&str> = Vec::new();
+    for (number, operation) in operations.iter().enumerate() {
+        let plain = Plain {
+            policy,
+            unit: operation.unit,
+            function: operation.function,
+            last: &last,
+        };
+        // One a minute, and no time goes by.
+        let account = plain
+            .account(&operation.operands)
+            .map(|rule| rule.name.as_str());
+        let is_allowed =
+            plain.allows(&operation.operands) && account.is_none_or(|rule| !used.contains(&rule));
+        let guarded = is_allowed.then(|| plain.guarded(&operation.operands));
+        if number + 1 == operations.len() {
+            let reason = ask(&explainer, &operations[..number], operation);
+            prop_assert_eq!(
+                reason.is_none(),
+                is_allowed,
+                "{:?} {:?}\n{}",
+                operation,
+                reason,
+                policy.text()
+            );
+        }
+        if let Some(guarded) = guarded {
+            last.extend(guarded);
+            used.extend(account);
+        }
+    }
+    Ok(())
 }

@@ -445,6 +445,34 @@ fn what_may_surprise_is_told() {
     );
 }
 
+#[test]
+fn a_way_around_the_limits_is_told() {
+    let notes = |text: &str| -> Vec<String> {
+        let loaded = policy::load_text("p.toml", &format!("{CONDUIT}{text}")).unwrap();
+        let notes = loaded.notes.iter().map(|note| note.message.clone());
+        notes.collect()
+    };
+    let rule = |name: &str, rest: &str| {
+        format!("[[conduits.modbus]]\nname = \"{name}\"\nunits = [1]\n{rest}")
+    };
+    let limited = rule(
+        "limited",
+        "functions = [6]\nregisters = [{ first = 10, last = 13 }]\nvalues = { max = 5 }\n",
+    );
+    let other = |rest: &str| notes(&(limited.clone() + &rule("other", rest)));
+    assert_eq!(
+        other("functions = [16, 22]\nregisters = [{ first = 12, last = 20 }]\n"),
+        [
+            "rule `other` of conduit `c` writes holding register 12 (function 16) without the \
+             limits that `limited` has for function 6"
+        ]
+    );
+    assert_eq!(other("functions = [16]\n").len(), 1);
+    assert_eq!(other("functions = [16]\nvalues = { max = 7 }\n"), [""; 0]);
+    assert_eq!(other("functions = [3]\n"), [""; 0]);
+    assert_eq!(other("functions = [16]\nregisters = [14]\n"), [""; 0]);
+}
+
 /// 10,000 rules, each with a register, values, a step and a rate of its own.
 fn ten_thousand_rules() -> String {
     let mut text = CONDUIT.to_owned();
@@ -530,4 +558,41 @@ fn the_worst_of_register_rules_are_judged_in_time() {
     }
     let took = start.elapsed();
     assert!(took < Duration::from_mins(2), "{took:?}");
+}
+
+#[test]
+fn the_longest_lists_are_read_in_time() {
+    let head = format!("{CONDUIT}[[conduits.modbus]]\nunits = [1]\nfunctions = [16]\n");
+    let entries: [(&str, fn(u32) -> String); 7] = [
+        ("registers", |n| format!("{}", n % 65_536)),
+        ("registers", |n| format!("\"{}\"", 400_001 + n % 65_536)),
+        ("registers", |n| {
+            format!("{{first={},last=65535}}", n % 65_536)
+        }),
+        ("registers", |_| "\"x\"".to_owned()),
+        ("registers", |n| {
+            if n % 2 == 0 { "\"40001\"" } else { "1" }.to_owned()
+        }),
+        ("values", |n| format!("{}", n * 7 % 65_536)),
+        ("values", |n| format!("\"{}-65535\"", n % 65_536)),
+    ];
+    for (key, entry) in entries {
+        let mut text = format!("{head}{key} = [");
+        let mut number = 0;
+        while text.len() < policy::MAX_POLICY_BYTES - 40 {
+            text.push_str(&entry(number));
+            text.push(',');
+            number += 1;
+        }
+        text.push_str("]\n");
+        let begin = Instant::now();
+        let loaded = policy::load_text("p.toml", &text);
+        let took = begin.elapsed();
+        let found = loaded.map_or_else(
+            |refusal| refusal.diagnostics()[0].message.clone(),
+            |loaded| format!("{} notes", loaded.notes.len()),
+        );
+        println!("{number} of {key}: {took:?}, {found}");
+        assert!(took < Duration::from_secs(30), "{key}: {took:?}");
+    }
 }

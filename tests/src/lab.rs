@@ -9,6 +9,7 @@ mod gateway;
 mod host;
 mod plan;
 mod program;
+mod relay;
 mod vlan;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ pub use gateway::{Conduitfw, Files, Reload, binary};
 pub use host::Host;
 pub use plan::{Plan, ZonePlan};
 pub use program::Program;
+pub use relay::{Carried, Line, Relay};
 
 /// Namespaces (by prefix) and controllers that a signal has to remove.
 static STANDING: Mutex<Vec<Removal>> = Mutex::new(Vec::new());

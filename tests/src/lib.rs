@@ -6,6 +6,7 @@ pub mod chance;
 pub mod conversations;
 pub mod frames;
 pub mod fuzzing;
+pub mod honest;
 pub mod lab;
 pub mod load;
 pub mod oracle;

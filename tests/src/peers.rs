@@ -4,8 +4,10 @@ mod client;
 mod device;
 mod ping;
 mod plc;
+mod strict;
 
 pub use client::{ModbusClient, RawClient, connect_from};
 pub use device::{Device, Listener, Received};
 pub use ping::ping;
 pub use plc::{Plc, Service, serve};
+pub use strict::strict_server;

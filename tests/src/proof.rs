@@ -1,17 +1,23 @@
 //! The proof, part by part: each runs for as long as it is given, counts what it did, and says in
 //! words what must not have happened.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::agreement;
+use crate::honest::{self, Clients};
+use crate::lab::{Carried, Conduitfw, Lab, Line};
 use crate::oracle::gate::{Both, Gate, Simulated};
 use crate::oracle::receiver::MODELS;
 use crate::oracle::site::{SITES, Site};
 use crate::oracle::{Figures, attack};
+use crate::peers::{Plc, strict_server};
+use crate::scene::{DOSING, HMI, PLANT, PLC};
 
 /// Frames that one run of [`agreement()`] holds against each other at least.
 pub const AGREEMENT_FRAMES: u64 = 1_000_000;
@@ -147,6 +153,129 @@ pub fn captures(directory: Option<&Path>) -> Part {
         part.count("captures", u64::try_from(all.len())?);
         let frames = all.iter().map(|(_, figures)| figures.frames).sum();
         part.count("frames", frames);
+        Ok(())
+    })
+}
+
+/// What becomes of denied segments in the runs of honest clients.
+pub const HONEST_POLICIES: [&str; 3] = ["reset", "drop", "exception"];
+
+/// The line of honest clients, on either side of the gateway.
+const BAD_LINE: Line = Line {
+    lost: 50,
+    twice: 20,
+    late: 50,
+    delay: Duration::from_micros(300),
+    lateness: Duration::from_millis(4),
+};
+
+/// What honest clients and their lines did.
+#[derive(Debug)]
+pub struct Honest {
+    /// Transactions that completed.
+    pub transactions: u64,
+    /// Refusals with exception 01 among them.
+    pub refusals: u64,
+    /// Frames on the lines.
+    pub frames: u64,
+    /// Frames that the lines lost.
+    pub lost: u64,
+}
+
+fn honest_policy(on_deny: &str) -> String {
+    format!(
+        "{PLANT}{DOSING}on_deny = \"{on_deny}\"\nnew_flows = \"unlimited\"\n
+[[conduits.modbus]]
+units = [1]
+functions = [3]
+holding_registers = [{{ first = 0, last = 99 }}]
+[[conduits.modbus]]
+units = [1]
+functions = [6, 16]
+holding_registers = [{{ first = 40, last = 49 }}]
+values = {{ min = 0, max = 1500 }}
+"
+    )
+}
+
+/// Honest clients of a PLC behind a gateway, with a bad line on either side of it.
+///
+/// # Errors
+/// When a transaction does not complete, or a connection ends.
+pub fn honest_clients(on_deny: &str, transactions: u64, seed: u64) -> Result<Honest> {
+    let policy = honest_policy(on_deny);
+    let lab = Lab::for_policy(&policy)?;
+    let lines = [
+        lab.insert_relay("operations", BAD_LINE, seed)?,
+        lab.insert_relay("control", BAD_LINE, !seed)?,
+    ];
+    let conduitfw = Conduitfw::start(&lab, &policy)?;
+    for zone in ["operations", "control"] {
+        // Lines as short as these would be known to the hosts of a plant.
+        let host = lab.host(zone)?;
+        let route = host.run("ip -4 route show default")?;
+        host.run(&format!(
+            "ip -4 route replace {} rto_min 20ms",
+            route.trim()
+        ))?;
+    }
+    let control = lab.host("control")?;
+    // tokio-modbus closes the connection where the specification wants an exception.
+    let servers = if on_deny == "exception" {
+        (None, Some(strict_server(control, (PLC, 502))?))
+    } else {
+        (Some(Plc::start(control, (PLC, 502))?), None)
+    };
+    let clients = Clients {
+        connections: u16::try_from((transactions / 100).clamp(32, 400))?,
+        transactions,
+        outstanding: 8,
+        writes: true,
+        refused: on_deny == "exception",
+        seed,
+    };
+    let server = SocketAddr::from((PLC, 502));
+    let outcome = honest::run(lab.host("operations")?, HMI, server, clients);
+    let done = outcome.with_context(|| {
+        let status = conduitfw.json("status", &[]).unwrap_or_default();
+        format!("on_deny {on_deny}; {status}")
+    })?;
+    drop(servers);
+    let sum = |number: fn(&Carried) -> &AtomicU64| {
+        let numbers = lines.iter().map(|line| number(line.carried()));
+        numbers.map(|number| number.load(Ordering::Relaxed)).sum()
+    };
+    Ok(Honest {
+        transactions: done.transactions.into_inner(),
+        refusals: done.refusals.into_inner(),
+        frames: sum(|carried| &carried.frames),
+        lost: sum(|carried| &carried.lost),
+    })
+}
+
+/// Honest clients, a third of the transactions with each way to deny.
+#[must_use]
+pub fn harmless(seed: u64, transactions: u64) -> Part {
+    Part::run("honest clients", |part| {
+        let mut sums = [0; 4];
+        for on_deny in HONEST_POLICIES {
+            let share = transactions.div_ceil(3);
+            let honest = honest_clients(on_deny, share, seed)?;
+            let numbers = [
+                honest.transactions,
+                honest.refusals,
+                honest.frames,
+                honest.lost,
+            ];
+            for (sum, number) in sums.iter_mut().zip(numbers) {
+                *sum += number;
+            }
+        }
+        let [transactions, refusals, frames, lost] = sums;
+        part.count("transactions complete", transactions);
+        part.count("refusals", refusals);
+        part.count("frames", frames);
+        part.count("frames lost by the lines", lost);
         Ok(())
     })
 }

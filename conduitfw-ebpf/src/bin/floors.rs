@@ -224,20 +224,16 @@ pub fn pace(context: XdpContext) -> u32 {
 /// Writes the next frame of the script over the frame at hand and sends it to an interface.
 #[xdp]
 pub fn blast(context: XdpContext) -> u32 {
-    if write_next(Frame(context.as_ptr().cast())).is_none() {
-        return xdp_action::XDP_ABORTED;
-    }
-    let Some(script) = YARD_SCRIPT.get_ptr_mut(0) else {
+    let Some(ifindex) = write_next(Frame(context.as_ptr().cast())) else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: the lookup gave a valid pointer.
-    let ifindex = unsafe { (*script)[IFINDEX] };
     // SAFETY: the helper checks its arguments.
-    (unsafe { bpf_redirect(ifindex as u32, 0) }) as u32
+    (unsafe { bpf_redirect(ifindex, 0) }) as u32
 }
 
+/// Writes the next frame; the interface that it is for.
 #[inline(always)]
-fn write_next(frame: Frame) -> Option<()> {
+fn write_next(frame: Frame) -> Option<u32> {
     let script = YARD_SCRIPT.get_ptr_mut(0)?;
     // SAFETY: the lookup gave a valid pointer; one processor at a time runs a script.
     let script = unsafe { &mut *script };
@@ -256,7 +252,7 @@ fn write_next(frame: Frame) -> Option<()> {
     if template[TRANSPORT_AT] != 0 {
         patch(frame, template, flow as u32)?;
     }
-    Some(())
+    Some(template[IFINDEX] as u32)
 }
 
 /// Ends the time of the frame before, and begins that of the frame at hand.

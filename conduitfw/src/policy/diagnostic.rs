@@ -109,9 +109,10 @@ impl Snippet {
         let line_start = source.line_start(line);
         let start = span.start.saturating_sub(line_start).min(text.len());
         let end = span.end.saturating_sub(line_start).clamp(start, text.len());
-        let before = printable(text.get(..start).unwrap_or_default());
-        let marked = printable(text.get(start..end).unwrap_or_default());
-        let after = printable(text.get(end..).unwrap_or_default());
+        // Of a very long line only what is around the place is looked at.
+        let before = printable(tail(text.get(..start).unwrap_or_default()));
+        let marked = printable(head(text.get(start..end).unwrap_or_default()));
+        let after = printable(head(text.get(end..).unwrap_or_default()));
         let (before_width, marked_width) = (before.chars().count(), marked.chars().count());
         let whole: Vec<char> = before
             .chars()
@@ -144,6 +145,21 @@ impl Snippet {
             carets: marked_width.clamp(1, room),
         }
     }
+}
+
+/// Bytes of a text that surely hold more characters than are shown.
+const LOOKED_AT: usize = 5 * SNIPPET_WIDTH;
+
+fn head(text: &str) -> &str {
+    let mut end = (0..=text.len().min(LOOKED_AT)).rev();
+    let end = end.find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+fn tail(text: &str) -> &str {
+    let mut start = text.len().saturating_sub(LOOKED_AT)..=text.len();
+    let start = start.find(|at| text.is_char_boundary(*at));
+    text.get(start.unwrap_or(0)..).unwrap_or_default()
 }
 
 /// The text without anything that a terminal would obey: control characters and the marks that

@@ -78,6 +78,7 @@ pub fn answer(request: &Request) -> Vec<u8> {
     let pdu = match function {
         1 | 2 if (1..=2000).contains(&quantity) => zeros(quantity.div_ceil(8)),
         3 | 4 | 23 if (1..=125).contains(&quantity) => zeros(quantity * 2),
+        15 | 16 if quantity == 0 => vec![function | 0x80, 3],
         5 | 6 | 15 | 16 => request.pdu.iter().take(5).copied().collect(),
         22 => request.pdu.iter().take(7).copied().collect(),
         1..=4 | 23 => vec![function | 0x80, 3],

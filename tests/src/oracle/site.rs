@@ -41,10 +41,6 @@ pub enum OnDeny {
 
 /// Every kind of application.
 const EVERYBODY: &[Reader] = &Reader::ALL;
-/// A denied request becomes one with function code 0: who cuts that by a length of their own loses
-/// their place.
-const BY_SPECIFICATION: &[Reader] = &[Reader::Mbap, Reader::Function];
-
 /// A policy, and what it allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
@@ -134,7 +130,7 @@ pub const SITES: &[Site] = &[
         name: "functions, exception",
         on_deny: OnDeny::Exception,
         permits: FUNCTIONS.0,
-        readers: BY_SPECIFICATION,
+        readers: EVERYBODY,
         rules: FUNCTIONS.1,
     },
     Site {
@@ -155,7 +151,7 @@ pub const SITES: &[Site] = &[
         name: "registers, exception",
         on_deny: OnDeny::Exception,
         permits: REGISTERS.0,
-        readers: BY_SPECIFICATION,
+        readers: EVERYBODY,
         rules: REGISTERS.1,
     },
 ];
@@ -214,9 +210,8 @@ on_deny = "{on_deny}"
             // An ADU without a function code asks for nothing.
             return false;
         };
-        if *function == 0 && self.on_deny == OnDeny::Exception {
-            // What became of a denied request: nothing may be left of it.
-            return body.iter().any(|byte| *byte != 0);
+        if self.on_deny == OnDeny::Exception && is_neutral(*function, body) {
+            return false;
         }
         if request.unit != 1 {
             return true;
@@ -239,6 +234,17 @@ on_deny = "{on_deny}"
                 is_outside || asked.values.iter().any(|value| *value > highest)
             }
         }
+    }
+}
+
+/// Whether this is what a denied request becomes: one that no server carries out, and nothing is
+/// left of what was asked but the length. No registers are read or written behind the last one, or
+/// the function is one that no server has.
+fn is_neutral(function: u8, body: &[u8]) -> bool {
+    match (function, body) {
+        (0x7f, []) | (3, [0xff, 0xff, 0, 0]) => true,
+        (16, [0xff, 0xff, 0, 0, _, values @ ..]) => values.iter().all(|byte| *byte == 0),
+        _ => false,
     }
 }
 

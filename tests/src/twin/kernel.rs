@@ -11,8 +11,9 @@ use conduitfw::policy::CompiledTables;
 use conduitfw_common::event::{EventOperation, EventRecord, Trace};
 use conduitfw_common::judgement::Judgement;
 use conduitfw_common::table::{
-    FUNCTIONS, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS,
-    MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey, PairKey, RegisterKey,
+    FUNCTIONS, InterfaceKey, LastValue, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
+    MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey, PairKey,
+    RegisterKey,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
 use zerocopy::{FromBytes as _, FromZeros as _};
@@ -175,7 +176,8 @@ impl Kernel {
             }
         }
         let map = self.ebpf.map_mut("LAST_VALUES").context("no LAST_VALUES")?;
-        let mut map: HashMap<&mut MapData, Plain<RegisterKey>, u32> = map.try_into()?;
+        let mut map: HashMap<&mut MapData, Plain<RegisterKey>, Plain<LastValue>> =
+            map.try_into()?;
         let keys: Vec<_> = map.keys().collect();
         for key in keys {
             map.remove(&key?)?;

@@ -1,8 +1,10 @@
 //! A policy laid out as the kernel reads it. It does not know in which slot it will stand.
 
+mod contradictions;
 mod ids;
 mod intervals;
 mod limits;
+mod loopholes;
 mod modbus;
 mod operands;
 mod pairs;

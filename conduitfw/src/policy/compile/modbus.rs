@@ -1,6 +1,6 @@
 //! Modbus rules as rule sets, rows of operations and intervals of operands.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use conduitfw_common::modbus::function::FunctionCode;
 use conduitfw_common::table::{
@@ -12,9 +12,11 @@ use zerocopy::IntoBytes as _;
 use super::super::diagnostic::Diagnostics;
 use super::super::model::{Conduit, ModbusRule, PortRange};
 use super::super::resolve::does_not_fit;
-use super::intervals::{Conflict, Piece, disjoint};
+use super::contradictions::Said;
+use super::intervals::{Piece, disjoint};
 use super::limits::{LimitRows, NoRow};
-use super::operands::{Class, largest_operand, operand_in_words, operands};
+use super::loopholes;
+use super::operands::{Class, largest_operand, operands};
 
 /// What every cell of a row that allows nothing holds.
 const DENIED: Operation = Operation {
@@ -98,8 +100,7 @@ pub(super) struct ModbusTables {
     known_rows: HashMap<Vec<(u8, u16, u32, u32)>, u16>,
     /// By their bytes.
     known_runs: HashMap<Vec<u8>, u32>,
-    /// Pairs of rules whose contradiction was reported.
-    reported: HashSet<(u16, u16)>,
+    said: Said,
     full: bool,
 }
 
@@ -113,7 +114,7 @@ impl ModbusTables {
             known_sets: HashMap::new(),
             known_rows: HashMap::new(),
             known_runs: HashMap::new(),
-            reported: HashSet::new(),
+            said: Said::default(),
             full: false,
         }
     }
@@ -200,6 +201,8 @@ impl ModbusTables {
         let what = "distinct sets of Modbus units";
         let number = self.number(what, next, limit, rules, diagnostics);
         if let Some(number) = number {
+            let found = loopholes::find(&row, &self.intervals, &self.limits.limits);
+            self.said.loopholes(&found, rules, diagnostics);
             self.operations.push(row);
             self.known_rows.insert(key, number);
         }
@@ -236,7 +239,8 @@ impl ModbusTables {
         }
         let (run, conflicts) = disjoint(&pieces);
         for conflict in conflicts {
-            self.contradiction(function, allowing, &pieces, conflict, diagnostics);
+            self.said
+                .contradiction(function, allowing, &pieces, conflict, diagnostics);
         }
         // The whole of a table without limits needs no search.
         if let [only] = run.as_slice()
@@ -278,73 +282,6 @@ impl ModbusTables {
         let first = u32::try_from(first).unwrap_or(u32::MAX);
         self.known_runs.insert(key, first);
         first
-    }
-
-    /// Reports two rules that limit the same operand in different ways, once for each pair.
-    fn contradiction(
-        &mut self,
-        function: FunctionCode,
-        allowing: Rules<'_>,
-        pieces: &[Piece],
-        conflict: Conflict,
-        diagnostics: &mut Diagnostics,
-    ) {
-        let rule = |piece: usize| {
-            let id = pieces.get(piece)?.rule;
-            allowing
-                .numbered
-                .iter()
-                .find(|(_, own)| *own == id)
-                .copied()
-        };
-        let (Some((one, one_id)), Some((other, other_id))) =
-            (rule(conflict.one), rule(conflict.other))
-        else {
-            return;
-        };
-        if !self.reported.insert((one_id, other_id)) {
-            return;
-        }
-        let operand = operand_in_words(function, conflict.operand);
-        let name = &allowing.conduit.name;
-        if one_id == other_id {
-            diagnostics.error(
-                "limited-twice",
-                other.span,
-                format!(
-                    "rule `{}` of conduit `{name}` has {operand} in two numbers",
-                    one.name
-                ),
-                "its ranges overlap by half a number: give each number once",
-            );
-            return;
-        }
-        let (one_says, other_says) = (
-            one.limits_in_words(function),
-            other.limits_in_words(function),
-        );
-        let (message, help) = if one_says == other_says {
-            (
-                format!(
-                    "rules `{}` and `{}` of conduit `{name}` read {operand} as part of different \
-                     numbers",
-                    one.name, other.name
-                ),
-                "begin their ranges at the same half",
-            )
-        } else {
-            (
-                format!(
-                    "rules `{}` and `{}` of conduit `{name}` limit {operand} in different ways: \
-                     {one_says}; {other_says}",
-                    one.name, other.name
-                ),
-                "name it in one of them, or give both the same limits",
-            )
-        };
-        let at = diagnostics.line_of(one.span);
-        let help = format!("{help} (the other: {at})");
-        diagnostics.error("limited-twice", other.span, message, help);
     }
 
     fn no_row(

@@ -1,0 +1,278 @@
+//! A Modbus client and server that cost as little as a real TCP connection allows: requests and
+//! answers of one length each, and no look into them.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use conduitfw_tests::frames::modbus::{self, adu};
+use conduitfw_tests::lab::Host;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::unistd::{Pid, gettid};
+use socket2::{Domain, Socket, Type};
+
+/// Registers of a request.
+const REGISTERS: usize = 10;
+/// Bytes of a request.
+const REQUEST: usize = 12;
+/// Bytes of its answer.
+const ANSWER: usize = 9 + REGISTERS * 2;
+/// How long a connection may take, and an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps a thread (0: this one) on one processor.
+pub(crate) fn pin(thread: i32, processor: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(processor)?;
+    sched_setaffinity(Pid::from_raw(thread), &set).context("cannot keep a thread on a processor")
+}
+
+/// Lets a thread (0: this one) run anywhere.
+pub(crate) fn unpin(thread: i32, processors: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    for processor in 0..processors {
+        set.set(processor)?;
+    }
+    sched_setaffinity(Pid::from_raw(thread), &set).context("cannot let a thread go")
+}
+
+/// A server that answers every request.
+pub(crate) struct Server {
+    stop: Arc<AtomicBool>,
+    thread: Arc<AtomicI32>,
+    running: Option<JoinHandle<Result<()>>>,
+}
+
+impl Server {
+    /// Listens on a host of the lab.
+    pub(crate) fn start(host: &Host, address: SocketAddr) -> Result<Self> {
+        let listener = host.enter(|| TcpListener::bind(address))??;
+        // std asks for 128 connections in waiting.
+        socket2::SockRef::from(&listener).listen(1024)?;
+        listener.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = Arc::new(AtomicI32::new(0));
+        let running = {
+            let (stop, thread) = (Arc::clone(&stop), Arc::clone(&thread));
+            thread::spawn(move || {
+                thread.store(gettid().as_raw(), Ordering::Release);
+                serve(&listener, &stop)
+            })
+        };
+        Ok(Self {
+            stop,
+            thread,
+            running: Some(running),
+        })
+    }
+
+    /// Keeps the server on one processor.
+    pub(crate) fn pin(&self, processor: usize) -> Result<()> {
+        pin(self.thread.load(Ordering::Acquire), processor)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(running) = self.running.take() {
+            let _ = running.join();
+        }
+    }
+}
+
+fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
+    let mut connections: Vec<Option<(TcpStream, usize)>> = Vec::new();
+    let mut events = [EpollEvent::empty(); 256];
+    let answer = adu(
+        0,
+        1,
+        [&[3, 2 * REGISTERS as u8][..], &[7; 2 * REGISTERS]].concat(),
+    );
+    let mut answers: Vec<u8> = Vec::new();
+    let mut requests = vec![0; 65_536];
+    while !stop.load(Ordering::Relaxed) {
+        let count = epoll.wait(&mut events, EpollTimeout::from(100_u8))?;
+        for event in &events[..count] {
+            let index = event.data();
+            if index == u64::MAX {
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    let number = connections.len() as u64;
+                    epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+                    connections.push(Some((stream, 0)));
+                }
+                continue;
+            }
+            let place = &mut connections[index as usize];
+            let Some((stream, rest)) = place else {
+                continue;
+            };
+            match stream.read(&mut requests[*rest..]) {
+                Ok(0) => *place = None,
+                Ok(bytes) => {
+                    let held = *rest + bytes;
+                    answers.clear();
+                    for request in requests[..held].chunks_exact(REQUEST) {
+                        let begin = answers.len();
+                        answers.extend_from_slice(&answer);
+                        // The transaction id is the request's.
+                        answers[begin..begin + 2].copy_from_slice(&request[..2]);
+                    }
+                    // No client of the bench has part of a request on its way for long.
+                    ensure!(held % REQUEST == 0, "a request came in parts");
+                    stream.write_all(&answers)?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => *place = None,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What clients saw in one measurement.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Transactions.
+    pub(crate) transactions: u64,
+    /// Seconds.
+    pub(crate) seconds: f64,
+    /// Nanoseconds of each.
+    pub(crate) latencies: Vec<u32>,
+}
+
+/// One connection and what it waits for.
+struct Connection {
+    stream: TcpStream,
+    next: u16,
+    sent: VecDeque<Instant>,
+    rest: usize,
+}
+
+impl Connection {
+    fn open(host: &Host, source: IpAddr, server: SocketAddr) -> Result<Self> {
+        let stream = host.enter(|| -> Result<TcpStream> {
+            let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect_timeout(&server.into(), PATIENCE)?;
+            Ok(socket.into())
+        })??;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream,
+            next: 0,
+            sent: VecDeque::new(),
+            rest: 0,
+        })
+    }
+
+    fn ask(&mut self, count: usize) -> Result<()> {
+        let mut requests = Vec::with_capacity(count * REQUEST);
+        for _ in 0..count {
+            self.next = self.next.wrapping_add(1);
+            requests.extend(adu(self.next, 1, modbus::read(3, 3000, REGISTERS as u16)));
+        }
+        let now = Instant::now();
+        self.sent.extend(std::iter::repeat_n(now, count));
+        Ok(self.stream.write_all(&requests)?)
+    }
+
+    /// Takes the answers that are there; how many.
+    fn listen(&mut self, buffer: &mut [u8], seen: &mut Seen) -> Result<usize> {
+        let bytes = self.stream.read(buffer).context("an answer did not come")?;
+        ensure!(bytes > 0, "the server closed the connection");
+        let now = Instant::now();
+        let whole = (self.rest + bytes) / ANSWER;
+        self.rest = (self.rest + bytes) % ANSWER;
+        for _ in 0..whole {
+            let sent = self.sent.pop_front().context("an answer to nothing")?;
+            let nanoseconds = (now - sent).as_nanos();
+            seen.latencies
+                .push(u32::try_from(nanoseconds).unwrap_or(u32::MAX));
+        }
+        seen.transactions += whole as u64;
+        Ok(whole)
+    }
+}
+
+/// How clients ask.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Connections.
+    pub(crate) connections: usize,
+    /// Requests on their way in each.
+    pub(crate) outstanding: usize,
+    /// How long.
+    pub(crate) time: Duration,
+}
+
+impl Load {
+    /// Asks for as long as it is to last, from this thread.
+    pub(crate) fn run(self, host: &Host, source: IpAddr, server: SocketAddr) -> Result<Seen> {
+        let mut connections = Vec::new();
+        for _ in 0..self.connections {
+            connections.push(Connection::open(host, source, server)?);
+        }
+        let mut seen = Seen::default();
+        seen.latencies.reserve(200_000);
+        let began = Instant::now();
+        match connections.as_mut_slice() {
+            [one] => self.one(one, &mut seen)?,
+            many => self.many(many, &mut seen)?,
+        }
+        seen.seconds = began.elapsed().as_secs_f64();
+        Ok(seen)
+    }
+
+    fn one(self, connection: &mut Connection, seen: &mut Seen) -> Result<()> {
+        let mut buffer = vec![0; 65_536];
+        let end = Instant::now() + self.time;
+        connection.ask(self.outstanding)?;
+        while Instant::now() < end {
+            let answered = connection.listen(&mut buffer, seen)?;
+            if answered > 0 {
+                connection.ask(answered)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn many(self, connections: &mut [Connection], seen: &mut Seen) -> Result<()> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (number, connection) in connections.iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
+            epoll.add(&connection.stream, event)?;
+        }
+        let mut buffer = vec![0; 65_536];
+        let mut events = vec![EpollEvent::empty(); connections.len().min(1024)];
+        let end = Instant::now() + self.time;
+        for connection in connections.iter_mut() {
+            connection.ask(self.outstanding)?;
+        }
+        while Instant::now() < end {
+            let count = epoll.wait(&mut events, EpollTimeout::from(5000_u16))?;
+            if count == 0 {
+                bail!("no answer came");
+            }
+            for event in &events[..count] {
+                let connection = &mut connections[event.data() as usize];
+                let answered = connection.listen(&mut buffer, seen)?;
+                if answered > 0 {
+                    connection.ask(answered)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

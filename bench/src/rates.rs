@@ -1,0 +1,268 @@
+//! Frames a second: sent into a veth by live frames of a test run, counted behind the gateway.
+//!
+//! Sender, gateway and receiver run on one processor, in turns of 64 frames: the sender cannot run
+//! ahead, nothing is lost, and a round repeats well. All gateways pay for the same sender and
+//! receiver. Each frame is one of a conversation: requests one way, replies the other.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::XdpMode;
+use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, modbus, tcp};
+use conduitfw_tests::lab::Host;
+
+use crate::cases::median;
+use crate::pacer::{Pacer, Script, Template};
+use crate::paths::Site;
+use crate::peers::{pin, unpin};
+use crate::policy::{Extent, Policy};
+use crate::report::{RateRow, Report};
+use crate::targets::gateway;
+
+/// Conversations that take turns.
+const FLOWS: u32 = 64;
+/// Frames of one measurement.
+const FRAMES: u32 = 262_144;
+const INITIATOR: ([u8; 4], u16) = ([10, 10, 0, 66], 20_000);
+const RESPONDER: ([u8; 4], u16) = ([10, 20, 0, 10], 502);
+
+/// A gateway with a sender and receiver around it, both in one namespace.
+struct Range {
+    name: &'static str,
+    pacer: Pacer,
+    script: Script,
+    is_forwarding: bool,
+    rates: Vec<f64>,
+    // Before the lab goes.
+    plain: Option<Pacer>,
+    site: Site,
+}
+
+/// What the hosts' ends of the wires are.
+struct Ends {
+    /// Interface indexes of the initiator's and the responder's end.
+    ifindex: [u32; 2],
+    /// Their addresses, and the gateway's.
+    macs: [[u8; 6]; 2],
+    gateway: [[u8; 6]; 2],
+}
+
+/// Every gateway, once a round.
+pub(crate) fn measure(
+    report: &mut Report,
+    floors: &std::path::Path,
+    registers: bool,
+) -> Result<()> {
+    eprintln!("==> packet rate: {} rounds", report.rounds);
+    let policy = Policy::of(Extent::SMALL).text(registers);
+    let names = [
+        gateway::BARE,
+        gateway::CONNTRACK,
+        gateway::FUNCTION_CODE,
+        gateway::CONDUITFW,
+        gateway::PLAIN_DROP,
+        gateway::DROPS,
+    ];
+    let mut ranges = Vec::new();
+    for name in names {
+        ranges.push(Range::build(name, &policy, floors).context(name)?);
+    }
+    let processors = report.machine.processors.max(1);
+    pin(0, processors - 1)?;
+    for _ in 0..report.rounds {
+        for range in &mut ranges {
+            range.measure().context(range.name)?;
+        }
+    }
+    unpin(0, processors)?;
+    let of = |name: &str| {
+        let range = ranges.iter().find(|range| range.name == name);
+        range.map(|range| range.rates.clone()).unwrap_or_default()
+    };
+    let (bare, drop) = (of(gateway::BARE), of(gateway::PLAIN_DROP));
+    for range in &mut ranges {
+        let base = if range.is_forwarding { &bare } else { &drop };
+        let ratios = range.rates.iter().zip(base).map(|(one, base)| one / base);
+        let mut ratios: Vec<f64> = ratios.collect();
+        report.rates.push(RateRow {
+            gateway: range.name.to_owned(),
+            frames_a_second: median(&mut range.rates),
+            min: range.rates.first().copied().unwrap_or(0.0),
+            max: range.rates.last().copied().unwrap_or(0.0),
+            ratio: median(&mut ratios),
+        });
+    }
+    Ok(())
+}
+
+impl Range {
+    fn build(name: &'static str, policy: &str, floors: &std::path::Path) -> Result<Self> {
+        let site = Site::build(name, policy)?;
+        let outside = site.lab.host("operations")?.clone();
+        let ends = wire(&site, &outside)?;
+        let is_forwarding = !matches!(name, gateway::DROPS | gateway::PLAIN_DROP);
+        let mut plain = None;
+        if name == gateway::PLAIN_DROP {
+            let mut pacer = Pacer::load(floors, 2, 2)?;
+            let program = pacer.program("drop")?;
+            site.lab
+                .gateway()
+                .enter(|| program.attach("eth0", XdpMode::Driver))??;
+            plain = Some(pacer);
+        }
+        let mut pacer = Pacer::load(floors, FLOWS, 2)?;
+        for end in ["net0", "net1"] {
+            let program = pacer.program("count")?;
+            outside
+                .enter(|| program.attach(end, XdpMode::Driver))?
+                .with_context(|| format!("cannot count on {end}"))?;
+        }
+        pacer.program("blast")?;
+        let mut this = Self {
+            name,
+            pacer,
+            script: if is_forwarding {
+                conversation(&ends)?
+            } else {
+                denied(&ends)?
+            },
+            is_forwarding,
+            rates: Vec::new(),
+            plain,
+            site,
+        };
+        this.pacer.set_states(FLOWS, [1000, 7000, 0, 0])?;
+        // One step of the handshake after the other: the way out and the way back are two queues.
+        for step in handshake(&ends)? {
+            let script = Script::of(vec![step]).across(u64::from(FLOWS));
+            this.pacer.begin(&script)?;
+            this.blast(FLOWS)?;
+        }
+        this.pacer.begin(&this.script)?;
+        Ok(this)
+    }
+
+    fn blast(&mut self, frames: u32) -> Result<()> {
+        let host = self.site.lab.host("operations")?;
+        host.enter(|| {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            pin(0, processors - 1)?;
+            self.pacer.blast(frames)
+        })?
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let before = self.pacer.counted()?;
+        let began = Instant::now();
+        self.blast(FRAMES)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let came = self.pacer.counted()? - before;
+        if self.is_forwarding {
+            ensure!(
+                came >= u64::from(FRAMES) * 99 / 100,
+                "of {FRAMES} frames {came} came out behind the gateway"
+            );
+            self.rates.push(came as f64 / seconds);
+        } else {
+            ensure!(came == 0, "{came} frames came out that were to be dropped");
+            self.rates.push(f64::from(FRAMES) / seconds);
+        }
+        // What only keeps the plain drop attached.
+        let _ = &self.plain;
+        Ok(())
+    }
+}
+
+/// Brings both ends into one namespace, and tells the gateway its neighbours.
+fn wire(site: &Site, outside: &Host) -> Result<Ends> {
+    let (gateway, control) = (site.lab.gateway(), site.lab.host("control")?);
+    control.run("ip link set net0 down")?;
+    control.run("ip link set net0 name net1")?;
+    control.run(&format!("ip link set net1 netns {}", outside.namespace()))?;
+    outside.run("ip link set net1 up")?;
+    for (host, end) in [
+        (outside, "net0"),
+        (outside, "net1"),
+        (gateway, "eth0"),
+        (gateway, "eth1"),
+    ] {
+        host.run(&format!("ethtool -K {end} gro on"))?;
+        host.run(&format!("sysctl -qw net.ipv6.conf.{end}.disable_ipv6=1"))?;
+    }
+    // Only there when something tracks connections. A network card checks checksums itself.
+    let _ = gateway.run("sysctl -qw net.netfilter.nf_conntrack_checksum=0");
+    let ends = Ends {
+        ifindex: [ifindex(outside, "net0")?, ifindex(outside, "net1")?],
+        macs: [mac(outside, "net0")?, mac(outside, "net1")?],
+        gateway: [mac(gateway, "eth0")?, mac(gateway, "eth1")?],
+    };
+    for (index, address) in ["10.10.0.66", "10.20.0.10"].into_iter().enumerate() {
+        let mac = ends.macs[index].map(|byte| format!("{byte:02x}")).join(":");
+        gateway.run(&format!(
+            "ip neigh replace {address} lladdr {mac} dev eth{index} nud permanent"
+        ))?;
+    }
+    Ok(ends)
+}
+
+fn ifindex(host: &Host, interface: &str) -> Result<u32> {
+    let text = host.run(&format!("ip -o link show dev {interface}"))?;
+    let number = text.split(':').next().unwrap_or_default();
+    number.trim().parse().context("no interface index")
+}
+
+fn mac(host: &Host, interface: &str) -> Result<[u8; 6]> {
+    let text = host.run(&format!("ip -o link show dev {interface}"))?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "link/ether");
+    let mac = at.and_then(|at| words.get(at + 1)).context("no address")?;
+    let mut bytes = [0; 6];
+    for (byte, text) in bytes.iter_mut().zip(mac.split(':')) {
+        *byte = u8::from_str_radix(text, 16)?;
+    }
+    Ok(bytes)
+}
+
+impl Ends {
+    fn request(&self, flags: u8, payload: &[u8]) -> Result<Template> {
+        let frame = tcp(INITIATOR, RESPONDER).flags(flags).payload(payload);
+        self.template(frame, 0)
+    }
+
+    fn reply(&self, flags: u8, payload: &[u8]) -> Result<Template> {
+        let frame = tcp(RESPONDER, INITIATOR).flags(flags).payload(payload);
+        self.template(frame, 1)
+    }
+
+    fn template(&self, frame: Frame, end: usize) -> Result<Template> {
+        let frame = frame.macs(self.macs[end], self.gateway[end]);
+        let template = Template::of_flow(&frame, INITIATOR.into(), end == 1)?;
+        Ok(template.to(self.ifindex[end]))
+    }
+}
+
+fn handshake(ends: &Ends) -> Result<[Template; 3]> {
+    Ok([
+        ends.request(SYN, &[])?,
+        ends.reply(SYN | ACK, &[])?,
+        ends.request(ACK, &[])?,
+    ])
+}
+
+fn conversation(ends: &Ends) -> Result<Script> {
+    let request = modbus::adu(0, 1, modbus::read(3, 3000, 10));
+    let answer = modbus::adu(0, 1, [&[3, 20][..], &[7; 20]].concat());
+    let script = Script::of(vec![
+        ends.request(PSH | ACK, &request)?.adus(1, request.len()),
+        ends.reply(PSH | ACK, &answer)?.adus(1, answer.len()),
+    ]);
+    // A turn of requests, then a turn of their replies: the two ways are two queues, and the later
+    // one is served first.
+    Ok(script.in_turns(u64::from(FLOWS)))
+}
+
+fn denied(ends: &Ends) -> Result<Script> {
+    let write = modbus::adu(0, 1, modbus::write_single(5, 0, 0xff00));
+    let script = Script::of(vec![ends.request(PSH | ACK, &write)?.staying()]);
+    Ok(script.across(u64::from(FLOWS)))
+}
