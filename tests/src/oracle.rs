@@ -7,6 +7,7 @@
 
 pub mod gate;
 pub mod generator;
+pub mod live;
 pub mod play;
 pub mod reader;
 pub mod receiver;

@@ -13,10 +13,11 @@ use crate::agreement;
 use crate::honest::{self, Clients};
 use crate::lab::{Carried, Conduitfw, Lab, Line};
 use crate::oracle::gate::{Both, Gate, Simulated};
+use crate::oracle::live::{self, Live};
 use crate::oracle::receiver::MODELS;
 use crate::oracle::site::{SITES, Site};
 use crate::oracle::{Figures, attack};
-use crate::peers::{Plc, strict_server};
+use crate::peers::{Maker, Plc, strict_server};
 use crate::scene::{DOSING, HMI, PLANT, PLC};
 
 /// Frames that one run of [`agreement()`] holds against each other at least.
@@ -153,6 +154,40 @@ pub fn captures(directory: Option<&Path>) -> Part {
         part.count("captures", u64::try_from(all.len())?);
         let frames = all.iter().map(|(_, figures)| figures.frames).sum();
         part.count("frames", frames);
+        Ok(())
+    })
+}
+
+/// The oracle against servers of other people behind a real gateway.
+#[must_use]
+pub fn oracle_live(seed: u64, time: Duration) -> Part {
+    Part::run("oracle, real servers", |part| {
+        let began = Instant::now();
+        let mut sum = live::Figures::default();
+        let makers = [Maker::Libmodbus, Maker::Pymodbus];
+        let count = u32::try_from(makers.len() * SITES.len())?;
+        let mut turn = 0;
+        for maker in makers {
+            let mut live = Live::start(maker).with_context(|| format!("{maker:?}"))?;
+            for site in SITES {
+                turn += 1;
+                let until = time / count * turn;
+                let (figures, taken) =
+                    live.attack(site, &live::policy_of(site), seed, |so_far| {
+                        so_far.schedules >= 5 && began.elapsed() >= until
+                    })?;
+                sum.schedules += figures.schedules;
+                sum.connections += figures.connections;
+                sum.packets += figures.packets;
+                sum.requests += figures.requests;
+                part.counterexamples
+                    .extend(taken.map(|taken| format!("{maker:?}, {}: {taken}", site.name)));
+            }
+        }
+        part.count("schedules", sum.schedules);
+        part.count("connections", sum.connections);
+        part.count("packets", sum.packets);
+        part.count("requests taken", sum.requests);
         Ok(())
     })
 }

@@ -20,6 +20,9 @@ struct Arguments {
     /// Where the generators start from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Transactions of honest clients.
+    #[arg(long, default_value_t = 100_000)]
+    transactions: u64,
     /// A directory of captures for the agreement of kernel and simulator.
     #[arg(long, value_name = "DIRECTORY", env = "CONDUITFW_CAPTURES")]
     captures: Option<PathBuf>,
@@ -50,6 +53,8 @@ fn main() -> Result<ExitCode> {
     };
     add(proof::captures(arguments.captures.as_deref()));
     add(proof::agreement(seed, time / 8));
+    add(proof::harmless(seed, arguments.transactions));
+    add(proof::oracle_live(seed, left(deadline) / 3));
     add(proof::oracle_in_kernel(seed, left(deadline)));
     add(alongside
         .join()

@@ -163,6 +163,13 @@ impl Site {
     /// The policy. Both zones are on the loopback interface, told apart by a tag.
     #[must_use]
     pub fn policy(&self) -> String {
+        self.policy_for("lo", "lo", Some(FIELD_VLAN))
+    }
+
+    /// The policy with zones on these interfaces, the responder's under a tag or without one.
+    #[must_use]
+    pub fn policy_for(&self, initiators: &str, responders: &str, vlan: Option<u16>) -> String {
+        let vlans = vlan.map_or_else(String::new, |vlan| format!("vlans = [{vlan}]\n"));
         let on_deny = match self.on_deny {
             OnDeny::Drop => "drop",
             OnDeny::Reset => "reset",
@@ -179,13 +186,12 @@ tcp_closing = "7d"
 [gateway]
 addresses = ["10.10.0.1"]
 [zones.control]
-interfaces = ["lo"]
+interfaces = ["{initiators}"]
 networks = ["10.10.0.0/24"]
 [zones.field]
-interfaces = ["lo"]
+interfaces = ["{responders}"]
 networks = ["10.20.0.0/24"]
-vlans = [{FIELD_VLAN}]
-[assets.hmi]
+{vlans}[assets.hmi]
 zone = "control"
 address = "10.10.0.5"
 [assets.plc]
