@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use conduitfw_tests::frames::modbus::adu;
+use conduitfw_tests::frames::modbus::{self, adu};
 use conduitfw_tests::lab::{Conduitfw, Host, Lab, skipped_without_root, source_directory};
 use conduitfw_tests::peers::{Device, Listener, RawClient, connect_from, ping};
 use toml::{Table, Value};
@@ -345,9 +345,9 @@ impl Wire<'_> {
                 "{} is answered {answer:?} ({how:?}, {arrived:?} arrived)",
                 what()
             );
-            let emptied = vec![0; pdu.len()];
+            let refused = refused_form(pdu.len());
             ensure!(
-                arrived == [(unit, emptied)],
+                arrived == [(unit, refused)],
                 "{}: {arrived:?} arrived",
                 what()
             );
@@ -357,6 +357,21 @@ impl Wire<'_> {
         }
         Ok(())
     }
+}
+
+/// What a denied request of so many bytes becomes: a reading of no registers, or a writing of none,
+/// behind the last one.
+fn refused_form(bytes: usize) -> Vec<u8> {
+    if bytes == 5 {
+        return modbus::read(3, 0xffff, 0);
+    }
+    let mut pdu = modbus::write_registers(0xffff, &[]);
+    let values = bytes - pdu.len();
+    if let Some(count) = pdu.last_mut() {
+        *count = u8::try_from(values).unwrap_or(u8::MAX);
+    }
+    pdu.resize(bytes, 0);
+    pdu
 }
 
 fn udp(host: &Host, address: (IpAddr, u16)) -> Result<UdpSocket> {
