@@ -17,7 +17,7 @@ use crate::frames::modbus::{adu, read, write_registers, write_single};
 use crate::lab::Host;
 
 /// The longest wait for a reply: many losses of the same segment in a row.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]

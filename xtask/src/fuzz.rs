@@ -53,7 +53,7 @@ impl Took for Vec<Fuzzed> {
 /// Whether cargo-fuzz and a nightly compiler are here; else what is missing.
 pub(crate) fn missing() -> Option<String> {
     if shell::which("cargo-fuzz").is_none() {
-        return Some("cargo-fuzz is missing: run `cargo install cargo-fuzz`".to_owned());
+        return Some("cargo-fuzz is missing: run `cargo xtask setup --for prove`".to_owned());
     }
     let mut nightly = shell::command("rustup");
     let is_here = shell::capture(nightly.args(["run", "nightly", "rustc", "--version"])).is_ok();
@@ -72,7 +72,7 @@ pub(crate) fn run(each: Duration) -> Result<Vec<Fuzzed>> {
         };
         return Ok(TARGETS.map(left_out).into());
     }
-    shell::step("fuzz targets; two minutes the first time", || {
+    shell::step("fuzz targets; some minutes the first time", || {
         shell::capture(cargo_fuzz("build").args(["--release"])).map(drop)
     })?;
     let corpus = shell::target("fuzz/corpus");

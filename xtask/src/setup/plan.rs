@@ -5,8 +5,8 @@ use std::{fmt, path::Path, process::Command};
 use anyhow::{Result, bail};
 
 use super::steps::{
-    Step, apt_step, component_step, linker_step, llvm_prefix, mount_step, nightly_step, python,
-    python_steps,
+    Step, apt_step, component_step, fuzzer_step, linker_step, llvm_prefix, mount_step,
+    nightly_step, python, python_steps,
 };
 use crate::{
     shell,
@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Demo,
     /// Every test, on every kernel.
     Test,
+    /// The proof at length, with its fuzz targets.
+    Prove,
 }
 
 impl fmt::Display for Purpose {
@@ -30,6 +32,7 @@ impl fmt::Display for Purpose {
             Self::Build => "build",
             Self::Demo => "demo",
             Self::Test => "test",
+            Self::Prove => "prove",
         })
     }
 }
@@ -42,7 +45,7 @@ pub(crate) struct Tool {
     pub(crate) purpose: Purpose,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -93,6 +96,11 @@ const TOOLS: [Tool; 10] = [
         package: "python3",
         purpose: Purpose::Test,
     },
+    Tool {
+        program: "cc",
+        package: "gcc",
+        purpose: Purpose::Test,
+    },
 ];
 
 /// The programs that a purpose needs.
@@ -103,15 +111,20 @@ pub(crate) fn tools(purpose: Purpose) -> impl Iterator<Item = Tool> {
 }
 
 /// What this machine lacks.
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own")]
 pub(crate) struct Missing {
     found: Found,
     linker: bool,
     packages: Vec<&'static str>,
     components: Vec<&'static str>,
     python: bool,
+    fuzzer: bool,
     file_system: bool,
     purpose: Purpose,
 }
+
+/// The header of libmodbus, whose server the tests meet.
+const LIBMODBUS: &str = "/usr/include/modbus/modbus.h";
 
 impl Missing {
     /// Looks at this machine.
@@ -120,8 +133,11 @@ impl Missing {
             .filter(|tool| shell::which(tool.program).is_none())
             .map(|tool| tool.package)
             .collect();
-        let testing = purpose == Purpose::Test;
+        let testing = purpose >= Purpose::Test;
         let python = testing && !python_is_complete();
+        if testing && !Path::new(LIBMODBUS).is_file() {
+            packages.push("libmodbus-dev");
+        }
         if python && !venv_is_possible() {
             packages.push("python3-venv");
         }
@@ -136,6 +152,7 @@ impl Missing {
             packages,
             components: components(testing),
             python,
+            fuzzer: purpose == Purpose::Prove && shell::which("cargo-fuzz").is_none(),
             file_system: purpose >= Purpose::Demo && !file_system_is_mounted(),
             purpose,
         }
@@ -167,6 +184,9 @@ impl Missing {
         if self.python {
             names.push("pymodbus");
         }
+        if self.fuzzer {
+            names.push("cargo-fuzz");
+        }
         if self.file_system {
             names.push("the BPF file system");
         }
@@ -181,7 +201,7 @@ impl Missing {
             match compiler(self.found, debian_offers(), shell::is_root())? {
                 Compiler::DebianPackages => {
                     packages.extend(["rustc-web", "libstd-rust-web-dev-bpf"].map(str::to_owned));
-                    if self.purpose == Purpose::Test {
+                    if self.purpose >= Purpose::Test {
                         packages.push("rust-web-clippy".to_owned());
                     }
                 }
@@ -207,6 +227,9 @@ impl Missing {
         }
         if self.python {
             steps.extend(python_steps());
+        }
+        if self.fuzzer {
+            steps.push(fuzzer_step());
         }
         if self.file_system {
             steps.push(mount_step());

@@ -106,6 +106,19 @@ pub(super) fn linker_step(llvm: u32) -> Step {
     }
 }
 
+/// What runs the fuzz targets.
+pub(super) fn fuzzer_step() -> Step {
+    let mut command = shell::cargo();
+    command.args(["install", "--quiet", "cargo-fuzz", "--locked"]);
+    Step {
+        command,
+        reason: "the fuzz targets".to_owned(),
+        duration: "about a minute",
+        needs_root: false,
+        remedy: "is the package index of cargo reachable? The proof goes without it, and says so",
+    }
+}
+
 /// Parts of the Rust toolchain.
 pub(super) fn component_step(components: &[&str]) -> Step {
     let mut command = shell::command("rustup");
