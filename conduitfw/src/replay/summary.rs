@@ -81,9 +81,10 @@ impl Summary {
             self.denied += 1;
             conduit.denied += 1;
         }
-        self.would_deny += u64::from(judgement.is_observed());
         let reason = judgement.reason();
-        self.adopted += u64::from(reason == Some(Reason::FlowAdopted));
+        let is_adopted = reason == Some(Reason::FlowAdopted);
+        self.adopted += u64::from(is_adopted);
+        self.would_deny += u64::from(judgement.is_observed() && !is_adopted);
         if let Some(reason) = reason {
             *conduit.reasons.entry(reason).or_default() += 1;
         }
