@@ -2,7 +2,7 @@
 
 use crate::flow::connection;
 use crate::flow::entry::{Direction, FlowEntry, phase};
-use crate::flow::store::{Found, find};
+use crate::flow::store::find_place;
 use crate::inspect;
 use crate::judgement::Judgement;
 use crate::packet::{self, Packet, transport};
@@ -26,7 +26,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     workspace.denied.fields = 0;
     workspace.neutralised = 0;
     let judgement = judge_frame(p, packet);
-    if observe != 0 && judgement.reason_number() != 0 {
+    if observe != 0 && judgement.reason_number() != 0 && !judgement.is_notice() {
         judgement.observed()
     } else {
         judgement
@@ -38,16 +38,20 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     if let Err(reason) = packet::parse(p, p.frame_bytes(), packet) {
         return Judgement::deny(reason, 0);
     }
-    let found = match packet.ether_type {
-        ethernet::ARP => None,
-        _ => find(p, FlowTable::Flows, packet),
+    let place = match packet.ether_type {
+        ethernet::ARP => 0,
+        _ => find_place(p, FlowTable::Flows, packet),
     };
-    if let Some(Found { place, direction }) = found {
+    if place != 0 {
         if !p.lock_flow(FlowTable::Flows, place) {
             return Judgement::deny(Reason::FlowBusy, 0);
         }
-        let judgement = judge_flow(p, packet, place, direction);
-        let judgement = long_way(p, packet, place, direction, judgement);
+        let judgement = judge_flow(p, packet, place);
+        let judgement = if judgement.is_decided() {
+            judgement
+        } else {
+            long_way(p, packet, place, judgement)
+        };
         p.unlock_flow(FlowTable::Flows, place);
         if judgement != Judgement::AGAIN {
             return judgement;
@@ -79,7 +83,7 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     }
     let place = inserted.wrapping_sub(1);
     let judgement = p.establish(packet, opening.wrapping_sub(1), place, is_reply);
-    let judgement = long_way(p, packet, place, direction, judgement);
+    let judgement = long_way(p, packet, place, judgement);
     p.unlock_flow(FlowTable::Flows, place);
     judgement
 }
@@ -107,7 +111,7 @@ fn adopt<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     let place = inserted.wrapping_sub(1);
     let judgement = p.adopt(packet, place);
     let is_added = judgement == Judgement::SETTLE;
-    let mut judgement = long_way(p, packet, place, Direction::Request, judgement);
+    let mut judgement = long_way(p, packet, place, judgement);
     if is_added {
         judgement = p.adopted(packet, place, judgement);
     }
@@ -122,12 +126,11 @@ fn long_way<P: Platform>(
     p: &mut P,
     packet: &Packet,
     place: u32,
-    direction: Direction,
     judgement: Judgement,
 ) -> Judgement {
     let mut judgement = judgement;
     if judgement == Judgement::SETTLE {
-        judgement = p.settle(packet, place, direction == Direction::Reply);
+        judgement = p.settle(packet, place);
     }
     if judgement == Judgement::INSPECT {
         p.inspect(packet, place)
@@ -139,22 +142,17 @@ fn long_way<P: Platform>(
 }
 
 /// The short way, for a frame of an established flow in an unchanged world. Whatever is unusual
-/// goes to [`crate::settle`].
+/// goes to [`crate::settle`]. The flow is only believed to be the frame's.
 #[inline(always)]
-fn judge_flow<P: Platform>(
-    p: &mut P,
-    packet: &Packet,
-    place: u32,
-    direction: Direction,
-) -> Judgement {
+fn judge_flow<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     let (ifindex, generation, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
-    // Another flow may have taken the place between the look and the lock.
-    if entry.direction_of(packet) != Some(direction) {
-        return Judgement::deny(Reason::FlowBusy, 0);
-    }
+    // Another flow may have the same tag, or have taken the place between the look and the lock.
+    let Some(direction) = entry.direction_of(packet) else {
+        return Judgement::AGAIN;
+    };
     if entry.generation != generation
         || entry.phase != phase::ESTABLISHED
         || entry.flags != 0
@@ -166,42 +164,42 @@ fn judge_flow<P: Platform>(
         return Judgement::SETTLE;
     }
     entry.last_seen_ticks = now;
-    follow(p, packet, place, direction)
+    let (judgement, sequence) = follow(entry, packet, direction);
+    if judgement.is_decided() && judgement.reason_number() != 0 {
+        p.workspace().reset_sequence = sequence;
+    }
+    judgement
 }
 
 /// An entry that has been silent for as long is looked at closely: it may have timed out. Not a
 /// time-out itself, so it need not be exact: one second at 1,000 ticks a second.
 const SETTLE_AFTER_TICKS: u64 = 1000;
 
-/// Track, for a flow that the policy in force allows; what is to be inspected says so.
+/// Track, for a flow that the policy in force allows; what is to be inspected says so. Also answers
+/// the sequence number for a reset to the responder.
 #[inline(always)]
-pub(crate) fn follow<P: Platform>(
-    p: &mut P,
+pub(crate) fn follow(
+    entry: &mut FlowEntry,
     packet: &Packet,
-    place: u32,
     direction: Direction,
-) -> Judgement {
-    let Some(entry) = p.flow(FlowTable::Flows, place) else {
-        return Judgement::deny(Reason::NoFlow, 0);
-    };
+) -> (Judgement, u32) {
     let (conduit, observe) = (entry.conduit, entry.observe);
     if packet.transport != transport::TCP {
-        return Judgement::pass(conduit);
+        return (Judgement::pass(conduit), 0);
     }
     if let Err(reason) = connection::track(entry, packet, direction) {
         let sequence = entry.request.next;
         let judgement = Judgement::deny(reason, conduit).going(direction);
-        let judgement = end(entry, judgement, observe);
-        p.workspace().reset_sequence = sequence;
-        return judgement;
+        return (end(entry, judgement, observe), sequence);
     }
     if entry.protocol != protocol::NONE && inspect::concerns(packet) {
-        return match direction {
+        let stage = match direction {
             Direction::Request => Judgement::INSPECT,
             Direction::Reply => Judgement::INSPECT_REPLY,
         };
+        return (stage, 0);
     }
-    Judgement::pass(conduit)
+    (Judgement::pass(conduit), 0)
 }
 
 /// Carries out what the conduit says about a denied segment of a flow.

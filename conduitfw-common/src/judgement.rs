@@ -16,6 +16,8 @@ const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
 const EDITED: u64 = 1 << 42;
 const NOTICE: u64 = 1 << 43;
+/// From here on the bits name stages.
+const FIRST_STAGE_BIT: u32 = 56;
 const ESTABLISH: u64 = 1 << 60;
 
 #[expect(
@@ -47,6 +49,13 @@ impl Judgement {
     #[inline(always)]
     pub const fn establish(place: u32, direction: Direction) -> Self {
         Self(ESTABLISH | place as u64).going(direction)
+    }
+
+    /// Whether it is a judgement, and not the name of a stage that is wanted next.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_decided(self) -> bool {
+        self.0 >> FIRST_STAGE_BIT == 0
     }
 
     /// The place of an opening flow that is to be moved, plus 1; else 0.

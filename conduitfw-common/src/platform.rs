@@ -196,7 +196,7 @@ pub trait Platform: ByteSource {
     /// Stage: [`crate::admit::icmp_error`].
     fn icmp_error(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::settle::settle`].
-    fn settle(&mut self, packet: &Packet, place: u32, reply: bool) -> Judgement;
+    fn settle(&mut self, packet: &Packet, place: u32) -> Judgement;
     /// Stage: [`crate::admit::establish`].
     fn establish(
         &mut self,

@@ -16,17 +16,15 @@ use crate::wire::{icmp, tcp::flag};
 /// Judges a frame of the flow at `place`, which the caller has locked. May answer
 /// [`Judgement::AGAIN`]: the caller lets go of the entry and treats the frame as one without a flow.
 #[inline(always)]
-pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) -> Judgement {
-    let direction = if reply {
-        Direction::Reply
-    } else {
-        Direction::Request
-    };
+pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     let now = p.now_ticks();
     let (ifindex, number, slot) = (p.ifindex(), p.seen().generation, p.seen().slot);
 
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
+    };
+    let Some(direction) = entry.direction_of(packet) else {
+        return Judgement::AGAIN;
     };
     let (conduit, age) = (entry.conduit, now.wrapping_sub(entry.last_seen_ticks));
     let (is_current, is_here) = (
@@ -91,10 +89,15 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32, reply: bool) 
             return Judgement::AGAIN;
         }
     }
-    if let Some(entry) = p.flow(FlowTable::Flows, place) {
-        entry.last_seen_ticks = now;
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return Judgement::deny(Reason::NoFlow, conduit);
+    };
+    entry.last_seen_ticks = now;
+    let (judgement, sequence) = follow(entry, packet, direction);
+    if judgement.is_decided() && judgement.reason_number() != 0 {
+        p.workspace().reset_sequence = sequence;
     }
-    follow(p, packet, place, direction)
+    judgement
 }
 
 /// Looks the flow up in the policy that is in force now. Returns whether it is still allowed.

@@ -317,12 +317,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn settle(&mut self, _packet: &Packet, place: u32, reply: bool) -> Judgement {
-        Judgement::from_bits(stages::settle(
-            self.frame.context(),
-            place,
-            u32::from(reply),
-        ))
+    fn settle(&mut self, _packet: &Packet, place: u32) -> Judgement {
+        Judgement::from_bits(stages::settle(self.frame.context(), place))
     }
 
     #[inline(always)]

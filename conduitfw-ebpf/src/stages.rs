@@ -22,6 +22,7 @@ use crate::{
     history::{self, History},
     kernel::Kernel,
     maps,
+    verifier::masked,
 };
 
 /// The kernel and the stream of the flow at hand, for a stage that does not read the frame. One after
@@ -66,11 +67,9 @@ pub(crate) extern "C" fn icmp_error(context: *mut xdp_md) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn settle(context: *mut xdp_md, place: u32, reply: u32) -> u64 {
+pub(crate) extern "C" fn settle(context: *mut xdp_md, place: u32) -> u64 {
     match Kernel::new(Frame::new(context)) {
-        Some((mut kernel, packet)) => {
-            known::settle(&mut kernel, packet, place, reply != 0).to_bits()
-        }
+        Some((mut kernel, packet)) => known::settle(&mut kernel, packet, place).to_bits(),
         None => NOTHING,
     }
 }
@@ -457,15 +456,25 @@ pub(crate) extern "C" fn remember(
         };
         history::store(stream, sequence.wrapping_add(offset), value);
     }
-    let whole = bytes & !7;
+    if bytes >= 8 {
+        // The rest, with the end of what was stored already.
+        let offset = masked(bytes - 8, HISTORY_BYTES * 2 - 1);
+        return match frame.word(at + offset) {
+            Ok(value) => {
+                history::store(stream, sequence.wrapping_add(offset), value);
+                1
+            }
+            Err(_) => 0,
+        };
+    }
     for rest in 0..7 {
-        if whole + rest >= bytes {
+        if rest >= bytes {
             break;
         }
-        let Ok(byte) = frame.u8(at + whole + rest) else {
+        let Ok(byte) = frame.u8(at + rest) else {
             return 0;
         };
-        history::store_byte(stream, sequence.wrapping_add(whole + rest), byte);
+        history::store_byte(stream, sequence.wrapping_add(rest), byte);
     }
     1
 }

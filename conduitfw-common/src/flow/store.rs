@@ -23,27 +23,38 @@ pub struct Found {
 /// Finds the flow of the packet at hand. It is not locked.
 #[inline(always)]
 pub fn find<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> Option<Found> {
-    let settings = p.settings()?;
+    let place = find_place(p, table, packet);
+    if place == 0 {
+        return None;
+    }
+    let direction = p.flow_seen(table, place)?.direction_of(packet)?;
+    Some(Found { place, direction })
+}
+
+/// The place of the only flow that may be the packet's, or 0: way 0 of bucket 0 is a lock. Its
+/// addresses have still to be compared.
+#[inline(always)]
+pub fn find_place<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> u32 {
+    let Some(settings) = p.settings() else {
+        return 0;
+    };
     let mask = match table {
         FlowTable::Flows => settings.flow_bucket_mask,
         FlowTable::Openings => settings.opening_bucket_mask,
     };
     let at = place(packet, settings);
-    match find_in(p, table, at.first & mask, at.tag, packet) {
-        None => find_in(p, table, at.second & mask, at.tag, packet),
-        found => found,
+    match find_in(p, table, at.first & mask, at.tag) {
+        // No tag stands in both buckets of a flow.
+        0 => find_in(p, table, at.second & mask, at.tag),
+        place => place,
     }
 }
 
 #[inline(always)]
-fn find_in<P: Platform>(
-    p: &P,
-    table: FlowTable,
-    bucket: u32,
-    tag: u32,
-    packet: &Packet,
-) -> Option<Found> {
-    let tags = p.bucket(table, bucket)?;
+fn find_in<P: Platform>(p: &P, table: FlowTable, bucket: u32, tag: u32) -> u32 {
+    let Some(tags) = p.bucket(table, bucket) else {
+        return 0;
+    };
     let [_, t1, t2, t3, t4, t5, t6, t7] = *tags;
     let mut way = 0;
     for (number, candidate) in [
@@ -60,11 +71,9 @@ fn find_in<P: Platform>(
         }
     }
     if way == 0 {
-        return None;
+        return 0;
     }
-    let place = bucket.wrapping_mul(WAYS).wrapping_add(way);
-    let direction = p.flow_seen(table, place)?.direction_of(packet)?;
-    Some(Found { place, direction })
+    bucket.wrapping_mul(WAYS).wrapping_add(way)
 }
 
 /// How many ticks a flow may go without a frame.

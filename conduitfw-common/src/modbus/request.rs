@@ -6,7 +6,7 @@ use crate::bytes::ByteSource;
 use crate::event::{EventOperation, field};
 use crate::platform::Platform;
 use crate::rate;
-use crate::table::{Limits, limit, operation};
+use crate::table::{Interval, Limits, limit, operation};
 use crate::verdict::Reason;
 
 use super::function::{self, Body, FunctionCode};
@@ -142,7 +142,7 @@ fn judge<P: Platform, B: ByteSource>(
     } else {
         found
     };
-    let mut at_interval = find(p, cell.first, cell.count, found, read_last)?;
+    let (mut at_interval, mut interval) = find(p, cell.first, cell.count, found, read_last)?;
     let mut last = read_last;
     if function == FunctionCode::READ_WRITE_MULTIPLE_REGISTERS {
         if there < 16 {
@@ -152,10 +152,10 @@ fn judge<P: Platform, B: ByteSource>(
         let (first, quantity) = (u16::from_be_bytes([a1, a0]), u16::from_be_bytes([q1, q0]));
         last = last_of(first, quantity);
         match find(p, cell.first, cell.count, u32::from(first), last) {
-            Ok(interval) if !share_a_rate(p, slot, at_interval, interval) => {
+            Ok((_, written)) if !share_a_rate(p, slot, &interval, &written) => {
                 return Err(function.operand_reason());
             }
-            Ok(interval) => at_interval = interval,
+            Ok(written) => (at_interval, interval) = written,
             Err(reason) => {
                 let seen = &mut p.workspace().operation;
                 seen.address = first;
@@ -164,9 +164,6 @@ fn judge<P: Platform, B: ByteSource>(
             }
         }
     }
-    let Some(interval) = p.interval(slot, at_interval) else {
-        return Err(function.operand_reason());
-    };
     let workspace = p.workspace();
     workspace.interval = at_interval;
     workspace.rule = interval.rule;
@@ -193,10 +190,7 @@ fn judge<P: Platform, B: ByteSource>(
 /// Whether one operation may lie in both of two intervals: they are of one rule, or no rate is
 /// counted for either. An operation is on the account of one rule.
 #[inline(always)]
-fn share_a_rate<P: Platform>(p: &P, slot: u32, one: u32, other: u32) -> bool {
-    let (Some(one), Some(other)) = (p.interval(slot, one), p.interval(slot, other)) else {
-        return false;
-    };
+fn share_a_rate<P: Platform>(p: &P, slot: u32, one: &Interval, other: &Interval) -> bool {
     one.rule == other.rule || !(is_rated(p, slot, one.limits) || is_rated(p, slot, other.limits))
 }
 
@@ -220,7 +214,7 @@ fn last_of(first: u16, quantity: u16) -> u32 {
     u32::from(first).wrapping_add(behind)
 }
 
-/// Finds the interval of the first operand, and whether it reaches as far as the last.
+/// Finds the interval of the first operand, which must reach as far as the last, and its index.
 #[inline(always)]
 fn find<P: Platform>(
     p: &mut P,
@@ -228,15 +222,25 @@ fn find<P: Platform>(
     count: u32,
     operand: u32,
     last: u32,
-) -> Result<u32, Reason> {
+) -> Result<(u32, Interval), Reason> {
     let denied = FunctionCode(p.seen().operation.function).operand_reason();
-    let found = p.find_interval(first, count, operand);
-    if found == 0 {
-        return Err(denied);
+    let mut index = first;
+    // A single one needs no search.
+    if count != 1 {
+        let found = p.find_interval(first, count, operand);
+        if found == 0 {
+            return Err(denied);
+        }
+        index = found.wrapping_sub(1);
     }
-    let index = found.wrapping_sub(1);
     match p.interval(p.seen().slot, index) {
-        Some(interval) if last <= u32::from(interval.reach) => Ok(index),
+        Some(interval)
+            if operand >= u32::from(interval.first)
+                && last <= u32::from(interval.reach)
+                && operand <= u32::from(interval.last) =>
+        {
+            Ok((index, interval))
+        }
         _ => Err(denied),
     }
 }

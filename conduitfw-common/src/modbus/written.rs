@@ -173,6 +173,13 @@ pub fn check_register<P: Platform, B: ByteSource>(
     let Some(limits) = p.limits(p.seen().slot, interval.limits) else {
         return Checked::denied(Reason::RegisterNotAllowed).to_bits();
     };
+    if limits.flags & limit::WRITTEN == limit::VALUES && limits.count == 1 {
+        let last = written.last.min(u32::from(interval.last));
+        if let Some(run) = check_run(p, source, register, last, &limits) {
+            checked.width = run;
+            return checked.to_bits();
+        }
+    }
     let Ok(raw) = read(source, &written, register, &limits) else {
         return Checked::denied(Reason::TruncatedFrame).to_bits();
     };
@@ -192,6 +199,40 @@ pub fn check_register<P: Platform, B: ByteSource>(
     checked.width = width(&limits);
     checked.is_guarded = limits.flags & limit::STEP != 0;
     checked.to_bits()
+}
+
+/// How many registers from `register` to `last` lie in the one range that is allowed: the usual case,
+/// without a look at the tables for each. `None` when it is not that case after all, or the first
+/// does not lie in it.
+#[inline(always)]
+fn check_run<P: Platform, B: ByteSource>(
+    p: &P,
+    source: &B,
+    register: u32,
+    last: u32,
+    limits: &Limits,
+) -> Option<u8> {
+    let written = p.seen().written;
+    if number::width(limits.number) != 1 || written.and_mask != 0 {
+        return None;
+    }
+    let range = p.value_range(p.seen().slot, limits.first)?;
+    let values_at = written
+        .values_at
+        .wrapping_add(register.wrapping_sub(written.first) << 1);
+    let mut run = 0_u8;
+    for number in 0..MAX_WRITTEN {
+        if register.wrapping_add(number) > last {
+            break;
+        }
+        let raw = source.u16(values_at.wrapping_add(number << 1)).ok()?;
+        let key = number::key(limits.number, u32::from(raw))?;
+        if key < range.first || key > range.last {
+            break;
+        }
+        run = run.wrapping_add(1);
+    }
+    if run == 0 { None } else { Some(run) }
 }
 
 /// What is held against the limits: the value, or the bits that a mask write touches. Where values

@@ -234,8 +234,8 @@ impl Platform for Simulator {
         admit::icmp_error(self, packet)
     }
 
-    fn settle(&mut self, packet: &Packet, place: u32, reply: bool) -> Judgement {
-        settle::settle(self, packet, place, reply)
+    fn settle(&mut self, packet: &Packet, place: u32) -> Judgement {
+        settle::settle(self, packet, place)
     }
 
     fn establish(
