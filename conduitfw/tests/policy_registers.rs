@@ -715,10 +715,13 @@ fn the_worst_of_register_rules_are_judged_in_time() {
     assert!(took < Duration::from_mins(2), "{took:?}");
 }
 
+/// An entry of a list by its number.
+type Entry = fn(u32) -> String;
+
 #[test]
 fn the_longest_lists_are_read_in_time() {
     let head = format!("{CONDUIT}[[conduits.modbus]]\nunits = [1]\nfunctions = [16]\n");
-    let entries: [(&str, fn(u32) -> String); 7] = [
+    let entries: [(&str, Entry); 7] = [
         ("registers", |n| format!("{}", n % 65_536)),
         ("registers", |n| format!("\"{}\"", 400_001 + n % 65_536)),
         ("registers", |n| {
