@@ -105,7 +105,7 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 
 /// Who talks to whom.
 #[derive(Clone, Copy)]
-struct Talk {
+pub(crate) struct Talk {
     initiator: SocketAddr,
     responder: SocketAddr,
     /// Tags of the initiator's frames.
@@ -114,7 +114,7 @@ struct Talk {
 
 impl Talk {
     /// An initiator over IPv4: every case has a port range of its own.
-    fn v4(network: u8, port: u16, to: u16) -> Self {
+    pub(crate) fn v4(network: u8, port: u16, to: u16) -> Self {
         Self {
             initiator: ([10, network, 0, 5], port).into(),
             responder: (PLC, to).into(),
@@ -122,7 +122,8 @@ impl Talk {
         }
     }
 
-    fn v6(port: u16) -> Result<Self> {
+    /// An initiator over IPv6, to port 502.
+    pub(crate) fn v6(port: u16) -> Result<Self> {
         let responder: Ipv6Addr = PLC_V6.parse()?;
         let initiator: Ipv6Addr = "fd00:10::5".parse()?;
         Ok(Self {
@@ -142,6 +143,11 @@ impl Talk {
             .flags(flags)
             .payload(payload);
         Template::of_flow(&self.with_tags(frame), self.initiator, false)
+    }
+
+    /// A request that is denied: its numbers stay, for the stream does not move.
+    pub(crate) fn denied(self, payload: &[u8]) -> Result<Template> {
+        Ok(self.request(PSH | ACK, payload)?.staying())
     }
 
     fn reply(self, flags: u8, payload: &[u8]) -> Result<Template> {
@@ -169,7 +175,7 @@ impl Talk {
     }
 
     /// The handshake of each flow.
-    fn handshake(self) -> Result<Script> {
+    pub(crate) fn handshake(self) -> Result<Script> {
         Ok(Script::of(vec![
             self.request(SYN, &[])?,
             self.reply(SYN | ACK, &[])?,
@@ -623,9 +629,20 @@ fn acknowledge(talk: Talk) -> Result<Script> {
     Ok(Script::of(vec![talk.request(ACK, &[])?.keeping_all()]))
 }
 
-/// A request that is denied: its numbers stay, for the stream does not move.
 fn denied(talk: Talk, payload: &[u8]) -> Result<Script> {
-    Ok(Script::of(vec![
-        talk.request(PSH | ACK, payload)?.staying(),
-    ]))
+    Ok(Script::of(vec![talk.denied(payload)?]))
+}
+
+/// The floor alone, in nanoseconds, for a run that does not measure frames.
+pub(crate) fn floor(object: &Path, floors: &Path) -> Result<f64> {
+    let mut builder = Builder::new(object, floors, false);
+    builder.floors()?;
+    let is_floor = |case: &&mut Case| case.title() == FLOOR;
+    let mut cases = builder.cases;
+    let case = cases.iter_mut().find(is_floor).context("no floor")?;
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        rounds.push(case.measure()?[0] + case.empty_loop()?);
+    }
+    Ok(median(&mut rounds))
 }

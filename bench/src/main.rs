@@ -3,16 +3,20 @@
 //! `cargo xtask bench` builds all that this program measures and runs it.
 
 mod cases;
+mod control;
 mod machine;
 mod pacer;
+mod page;
 mod paths;
 mod peers;
 mod policy;
 mod rates;
 mod report;
 mod rig;
+#[allow(dead_code, reason = "the yardsticks need the rest")]
 mod script;
 mod targets;
+mod worst;
 
 use std::fs;
 use std::path::PathBuf;
@@ -51,6 +55,17 @@ struct Arguments {
     /// Write the page of the documentation here.
     #[arg(long, value_name = "FILE", hide = true)]
     page: Option<PathBuf>,
+    /// Where the slowest frames that are known are recorded.
+    #[arg(
+        long,
+        value_name = "FILE",
+        hide = true,
+        default_value = "bench/slowest.txt"
+    )]
+    slowest: PathBuf,
+    /// Record the slowest frames instead of holding them against the record.
+    #[arg(long)]
+    record_slowest: bool,
     /// Give the frames of one case until interrupted, for a profiler to watch.
     #[arg(long, value_name = "CASE")]
     spin: Option<String>,
@@ -65,6 +80,10 @@ enum Part {
     Paths,
     /// Frames a second through a gateway.
     Rates,
+    /// The controller.
+    Control,
+    /// The slowest frame.
+    Worst,
 }
 
 fn main() -> ExitCode {
@@ -102,10 +121,20 @@ fn run(arguments: &Arguments) -> Result<()> {
         let floors = arguments.objects.join("floors");
         rates::measure(&mut report, &floors, registers).context("packet rate")?;
     }
+    if wanted(Part::Control) {
+        control::measure(&mut report, &arguments.objects, registers).context("controller")?;
+    }
+    let mut slowest = Ok(());
+    if wanted(Part::Worst) {
+        let is_recording = arguments.record_slowest;
+        let (objects, record) = (&arguments.objects, &arguments.slowest);
+        slowest = worst::measure(&mut report, objects, record, is_recording);
+    }
     report.targets = targets::judge(&report);
     report.machine.load[1] = machine::load();
     report.seconds = began.elapsed().as_secs_f64();
-    tell(arguments, &report)
+    tell(arguments, &report)?;
+    slowest.context("the slowest frame")
 }
 
 fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
@@ -117,6 +146,14 @@ fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
         println!("{json}");
     } else {
         println!("{}", report.tables());
+    }
+    if let Some(file) = arguments
+        .page
+        .as_ref()
+        .filter(|_| arguments.only.is_empty())
+    {
+        fs::write(file, page::write(report))
+            .with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(file) = &arguments.compare {
         let text =

@@ -14,7 +14,7 @@ use crate::report::{PathRow, Report};
 use crate::targets::{gateway, load};
 
 /// The lab gives every zone a host of this number.
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 10, 0, 66));
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 10, 0, 66));
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 20, 0, 10));
 
 /// Accepts what a connection tracker knows.
@@ -46,8 +46,9 @@ table inet bench {
 pub(crate) struct Site {
     /// What filters there.
     pub(crate) name: &'static str,
-    // The firewall goes before the lab does.
-    _conduitfw: Option<Conduitfw>,
+    /// The firewall, if it is ours. It goes before the lab does.
+    pub(crate) conduitfw: Option<Conduitfw>,
+    /// The hosts.
     pub(crate) lab: Lab,
 }
 
@@ -73,7 +74,7 @@ impl Site {
         };
         Ok(Self {
             name,
-            _conduitfw: conduitfw,
+            conduitfw,
             lab,
         })
     }

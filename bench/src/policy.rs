@@ -40,28 +40,39 @@ pub(crate) fn knows_registers() -> bool {
     load_text("probe.toml", &Policy::of(Extent::USUAL).text(true)).is_ok()
 }
 
+/// A policy in which every register has limits of its own.
+pub(crate) fn guarded() -> String {
+    let mut text = format!(
+        "{PLANT}[[conduits]]\nname = \"dosing\"\nfrom = [\"operations\"]\nto = [\"plc\"]\n\
+         rationale = \"The slowest policy\"\non_deny = \"drop\"\nnew_flows = \"unlimited\"\n\
+         [[conduits.modbus]]\nunits = [1]\nfunctions = [3]\nregisters = [\"42001-42125\"]\n"
+    );
+    for register in 0..125 {
+        // Values that no other rule has, so that each has rows of its own to search.
+        let values: Vec<String> = (0..40)
+            .map(|value| (value * 100 + register).to_string())
+            .collect();
+        let _ = write!(
+            text,
+            "[[conduits.modbus]]\nunits = [1]\nfunctions = [6, 16, 23]\nregisters = [\"{}\"]\n\
+             values = [{}, 700]\n",
+            42_001 + register,
+            values.join(", ")
+        );
+    }
+    text
+}
+
 /// A policy in the making.
 #[derive(Clone, Copy)]
 pub(crate) struct Policy {
     extent: Extent,
-    on_deny: &'static str,
-    observe: bool,
 }
 
 impl Policy {
     /// The plant, whose measured conduit drops what it denies.
     pub(crate) fn of(extent: Extent) -> Self {
-        Self {
-            extent,
-            on_deny: "drop",
-            observe: false,
-        }
-    }
-
-    /// With another answer to what is denied.
-    pub(crate) fn on_deny(mut self, verdict: &'static str) -> Self {
-        self.on_deny = verdict;
-        self
+        Self { extent }
     }
 
     /// The text, with registers and values if rules can name them.
@@ -89,13 +100,11 @@ impl Policy {
                  [[conduits.modbus]]\nunits = [1]\nfunctions = [\"reads\"]\n"
             );
         }
-        let (on_deny, observe) = (self.on_deny, self.observe);
-        let mode = if observe { "mode = \"observe\"\n" } else { "" };
         let _ = write!(
             text,
             "[[conduits]]\nname = \"dosing\"\nfrom = [{from}]\n\
-             to = [\"plc\"]\nrationale = \"Operators watch the dosing\"\non_deny = \"{on_deny}\"\n\
-             {mode}new_flows = \"unlimited\"\ntcp = [80]\nudp = [5000]\n"
+             to = [\"plc\"]\nrationale = \"Operators watch the dosing\"\non_deny = \"drop\"\n\
+             new_flows = \"unlimited\"\ntcp = [80]\nudp = [5000]\n"
         );
         self.rules(&mut text, registers);
         text

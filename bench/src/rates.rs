@@ -27,7 +27,7 @@ const INITIATOR: ([u8; 4], u16) = ([10, 10, 0, 66], 20_000);
 const RESPONDER: ([u8; 4], u16) = ([10, 20, 0, 10], 502);
 
 /// A gateway with a sender and receiver around it, both in one namespace.
-struct Range {
+pub(crate) struct Range {
     name: &'static str,
     pacer: Pacer,
     script: Script,
@@ -35,7 +35,8 @@ struct Range {
     rates: Vec<f64>,
     // Before the lab goes.
     plain: Option<Pacer>,
-    site: Site,
+    /// The gateway and what was its hosts.
+    pub(crate) site: Site,
 }
 
 /// What the hosts' ends of the wires are.
@@ -96,7 +97,12 @@ pub(crate) fn measure(
 }
 
 impl Range {
-    fn build(name: &'static str, policy: &str, floors: &std::path::Path) -> Result<Self> {
+    /// Wires it, and opens the flows.
+    pub(crate) fn build(
+        name: &'static str,
+        policy: &str,
+        floors: &std::path::Path,
+    ) -> Result<Self> {
         let site = Site::build(name, policy)?;
         let outside = site.lab.host("operations")?.clone();
         let ends = wire(&site, &outside)?;
@@ -142,7 +148,8 @@ impl Range {
         Ok(this)
     }
 
-    fn blast(&mut self, frames: u32) -> Result<()> {
+    /// Sends the next frames.
+    pub(crate) fn blast(&mut self, frames: u32) -> Result<()> {
         let host = self.site.lab.host("operations")?;
         host.enter(|| {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);

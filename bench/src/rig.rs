@@ -22,6 +22,8 @@ use conduitfw_common::{REASON_SLOTS, Reason};
 
 /// The loopback interface, in every network namespace.
 const LOOPBACK: u32 = 1;
+/// The slot that is measured.
+const SLOT: u32 = 0;
 /// Flows in a bucket.
 const WAYS: u32 = 8;
 
@@ -50,6 +52,7 @@ pub(crate) struct Rig {
     ebpf: Ebpf,
     events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, Plain<Counter>>,
+    active: Array<MapData, u32>,
     conduits: u32,
 }
 
@@ -132,9 +135,12 @@ impl Rig {
         };
         write_run(&mut ebpf, "SETTINGS", 0, [settings])?;
         write(&mut ebpf, &tables)?;
+        let mut active: Array<MapData, u32> = take(&mut ebpf, "ACTIVE")?;
+        active.set(0, SLOT, 0)?;
         Ok(Self {
             events: take(&mut ebpf, "EVENTS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
+            active,
             conduits: tables.conduits.len() as u32 + 1,
             ebpf,
         })
@@ -148,6 +154,11 @@ impl Rig {
             .context("the object has no program")?
             .try_into()?;
         Ok(program.fd()?.try_clone()?)
+    }
+
+    /// Puts the slot in force that is in force: the one write of a switch.
+    pub(crate) fn switch(&mut self) -> Result<()> {
+        Ok(self.active.set(0, SLOT, 0)?)
     }
 
     /// Takes every event out of the buffer; how many there were.
@@ -186,9 +197,9 @@ pub(crate) fn account(before: &[u64], after: &[u64]) -> BTreeMap<&'static str, u
         .collect()
 }
 
-/// Writes the first slot and puts it in force.
+/// Writes the slot that is measured.
 fn write(ebpf: &mut Ebpf, tables: &CompiledTables) -> Result<()> {
-    let slot = 0;
+    let slot = SLOT;
     let mut interfaces: BTreeMap<u32, u64> = BTreeMap::new();
     for (_, vlans, row) in &tables.interfaces {
         *interfaces.entry(*vlans).or_default() |= row.zones;
@@ -236,6 +247,5 @@ fn write(ebpf: &mut Ebpf, tables: &CompiledTables) -> Result<()> {
     let first = slot * MAX_VALUE_RANGES;
     write_run::<ValueRange>(ebpf, "VALUE_RANGES", first, tables.value_ranges.clone())?;
     write_run::<Generation>(ebpf, "GENERATIONS", slot, [tables.generation])?;
-    let mut active: Array<MapData, u32> = take(ebpf, "ACTIVE")?;
-    Ok(active.set(0, slot, 0)?)
+    Ok(())
 }

@@ -5,10 +5,10 @@
 pub(crate) const TEMPLATE_WORDS: usize = FIELDS + FRAME_WORDS;
 /// Words before the bytes of the frame.
 pub(crate) const FIELDS: usize = 16;
-/// Words of the longest frame: 1,518 bytes and a little.
-pub(crate) const FRAME_WORDS: usize = 192;
+/// Words of the longest frame that a test run takes in one piece: 3,456 bytes.
+pub(crate) const FRAME_WORDS: usize = 432;
 /// Templates of one script, a power of two.
-pub(crate) const TEMPLATES: u32 = 64;
+pub(crate) const TEMPLATES: u32 = 8;
 /// Flows that a script can pace, a power of two.
 pub(crate) const FLOWS: u32 = 65_536;
 

@@ -221,6 +221,135 @@ fn accepted(rules: &[String]) -> (usize, Policy) {
     panic!("a single rule contradicts itself: {}", rules[0]);
 }
 
+/// A key of a rule with one of many values, right and wrong ones.
+fn any_key() -> impl Strategy<Value = String> {
+    let functions = [
+        "[3]",
+        "[6]",
+        "[16]",
+        "[5, 15]",
+        "[22]",
+        "[23]",
+        "[20]",
+        "[90]",
+        "[\"reads\"]",
+        "[\"writes\"]",
+        "\"all\"",
+        "[\"1-24\"]",
+        "[8]",
+        "[]",
+    ];
+    let places = [
+        "[0]",
+        "[65535]",
+        "[65536]",
+        "[-1]",
+        "[40011]",
+        "[\"40011\"]",
+        "[\"40011-40014\"]",
+        "[\"465535-465536\"]",
+        "[\"00001\"]",
+        "[\"30001\", \"40001\"]",
+        "[\"40014-40011\"]",
+        "[{ first = 0, last = 65535 }]",
+        "[{ first = 10, last = 13 }, { first = 12, last = 15 }]",
+        "[{ first = 10, last = 13 }, { first = 11, last = 14 }]",
+        "[{}]",
+        "[1.5]",
+        "1",
+        "\"1-4\"",
+        "[\"1-4\"]",
+        "[4, \"10-12\"]",
+    ];
+    let values = [
+        "{ max = 10 }",
+        "{ min = -5, max = 5 }",
+        "{ min = 1 }",
+        "[0]",
+        "[0, 1]",
+        "[\"5-1\"]",
+        "[\"-5--1\"]",
+        "[1e3]",
+        "[0.5]",
+        "[nan]",
+        "[inf]",
+        "[-0.0]",
+        "[1e39]",
+        "[4294967295]",
+        "{ min = 0.0, max = 1.0 }",
+        "[{ max = 3 }, 7]",
+        "[]",
+        "{}",
+        "[\"\"]",
+        "[\"-\"]",
+        "[\"1e-3-2\"]",
+        "[99999999999999999999999]",
+    ];
+    let steps = ["1", "0", "-1", "0.5", "1e-30", "65536", "\"1\"", "inf"];
+    let of = |key: &'static str, values: &[&'static str]| {
+        let values = prop::sample::select(values.to_vec());
+        values
+            .prop_map(move |value| format!("{key} = {value}\n"))
+            .boxed()
+    };
+    prop_oneof![
+        6 => of("functions", &functions),
+        1 => of("coils", &places),
+        1 => of("discrete_inputs", &places),
+        1 => of("input_registers", &places),
+        2 => of("holding_registers", &places),
+        2 => of("registers", &places),
+        1 => of("files", &places),
+        1 => of("records", &["\"0-99\"", "7", "\"99-0\"", "10000", "[1]"]),
+        3 => of("values", &values),
+        1 => of("bits", &["[0]", "[\"0-15\"]", "[16]", "[]", "7"]),
+        2 => of("type", &["\"u16\"", "\"i16\"", "\"u32\"", "\"i32\"", "\"f32\"", "\"f64\"", "1"]),
+        1 => of("signed", &["true", "false", "1"]),
+        2 => of("word_order", &["\"high-first\"", "\"low-first\"", "\"big\""]),
+        1 => of("max_step", &steps),
+        1 => of("max_rate", &["\"2/s\"", "\"1/m burst 3\"", "\"unlimited\"", "2"]),
+        1 => of("max_length", &["2", "254", "1", "255"]),
+        1 => of("sub_functions", &["[0]", "\"all\""]),
+    ]
+}
+
+/// Everything that the searches of the data plane rely on.
+fn well_formed(tables: &CompiledTables, text: &str) -> Result<(), TestCaseError> {
+    prop_assert_eq!(tables.limits[0], Limits::default());
+    for cell in tables.operations.iter().flatten() {
+        let first = cell.first as usize;
+        let run = &tables.intervals[first..first + cell.count as usize];
+        prop_assert_eq!(cell.kind == operation::RANGES, !run.is_empty());
+        for (index, interval) in run.iter().enumerate() {
+            prop_assert!(interval.first <= interval.last && interval.last <= interval.reach);
+            prop_assert!(interval.rule != 0, "{}", text);
+            let limits = &tables.limits[usize::from(interval.limits)];
+            if number::width(limits.number) == 2 {
+                let is_odd = (interval.last - interval.first).is_multiple_of(2);
+                prop_assert!(!is_odd, "half a number: {interval:?}\n{}", text);
+            }
+            if let Some(next) = run.get(index + 1) {
+                prop_assert!(interval.last < next.first);
+                prop_assert!(interval.reach == interval.last || interval.last + 1 == next.first);
+            }
+        }
+    }
+    for limits in &tables.limits {
+        let first = limits.first as usize;
+        let values = &tables.value_ranges[first..first + limits.count as usize];
+        prop_assert_eq!(limits.flags & limit::VALUES != 0, !values.is_empty());
+        prop_assert!(values.iter().all(|range| range.first <= range.last));
+        prop_assert!(
+            values.windows(2).all(|two| two[0].last < two[1].first),
+            "{}",
+            text
+        );
+        prop_assert_eq!(limits.flags & limit::STEP != 0, limits.step != 0);
+        prop_assert_eq!(limits.flags & limit::RATE != 0, limits.rate_interval != 0);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -262,6 +391,32 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn whatever_is_given_is_refused_or_well_formed(
+        rules in prop::collection::vec(prop::collection::vec(any_key(), 1..6), 1..3),
+    ) {
+        let mut text = CONDUIT.to_owned();
+        for keys in rules {
+            text.push_str("[[conduits.modbus]]\nunits = [1]\n");
+            let mut given: Vec<&str> = Vec::new();
+            for line in &keys {
+                let (key, _) = line.split_once(" = ").unwrap();
+                if !given.contains(&key) {
+                    given.push(key);
+                    text.push_str(line);
+                }
+            }
+        }
+        match policy::load_text("p.toml", &text) {
+            Err(refusal) => {
+                for problem in refusal.diagnostics() {
+                    prop_assert!(!problem.help.is_empty(), "{}\n{text}", problem.message);
+                }
+            }
+            Ok(loaded) => well_formed(&compile(&loaded.policy).0, &text)?,
         }
     }
 
@@ -560,10 +715,13 @@ fn the_worst_of_register_rules_are_judged_in_time() {
     assert!(took < Duration::from_mins(2), "{took:?}");
 }
 
+/// An entry of a list by its number.
+type Entry = fn(u32) -> String;
+
 #[test]
 fn the_longest_lists_are_read_in_time() {
     let head = format!("{CONDUIT}[[conduits.modbus]]\nunits = [1]\nfunctions = [16]\n");
-    let entries: [(&str, fn(u32) -> String); 7] = [
+    let entries: [(&str, Entry); 7] = [
         ("registers", |n| format!("{}", n % 65_536)),
         ("registers", |n| format!("\"{}\"", 400_001 + n % 65_536)),
         ("registers", |n| {

@@ -1,7 +1,8 @@
-//! Many register rules: in force in time, and each of them where it belongs.
+//! Many register rules, in force in time and each of them where it belongs; and rates.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -57,5 +58,39 @@ fn ten_thousand_rules_come_into_force() -> Result<()> {
     }
     // A build without optimisation, on a busy machine.
     ensure!(reload.took < Duration::from_secs(20), "{:?}", reload.took);
+    Ok(())
+}
+
+#[test]
+fn a_rate_holds_for_all_connections_together() -> Result<()> {
+    let rule = "[[conduits.modbus]]\nunits = [1]\nfunctions = [3, 6]\nregisters = \
+                [\"40011-40014\"]\nmax_rate = \"1/s burst 3\"\n";
+    let conduit = DOSING.replace("rationale", "on_deny = \"exception\"\nrationale");
+    let scene = scene!(&format!("{PLANT}{conduit}{rule}"));
+    let server = SocketAddr::from((PLC, 502));
+    let device = Device::start(scene.control()?, server)?;
+    let connect = || RawClient::connect(scene.operations()?, Some(HMI), server);
+    let mut clients = [connect()?, connect()?];
+    let mut passed = 0;
+    for number in 0..6 {
+        // Reads and writes are on one account.
+        let request = if number % 2 == 0 {
+            modbus::write_single(6, 10, number)
+        } else {
+            modbus::read(3, 10, 2)
+        };
+        let client = &mut clients[usize::from(number % 2)];
+        client.patience(SHORT)?;
+        client.exchange(&adu(number, 1, &request))?;
+        passed += usize::from(device.take() == [(1, request)]);
+    }
+    ensure!(passed == 3, "{passed} passed at once");
+    thread::sleep(Duration::from_millis(1200));
+    let request = modbus::read(3, 10, 4);
+    clients[0].exchange(&adu(100, 1, &request))?;
+    ensure!(
+        device.take() == [(1, request)],
+        "a second later none passes"
+    );
     Ok(())
 }

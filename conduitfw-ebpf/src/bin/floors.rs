@@ -78,7 +78,7 @@ impl Frame {
         let start = unsafe { (*self.0).data } as usize;
         // SAFETY: as above.
         let end = unsafe { (*self.0).data_end } as usize;
-        let pointer = start + masked(at, 0x7ff) as usize;
+        let pointer = start + masked(at, 0xfff) as usize;
         let after = pointer + size_of::<T>();
         let after = if size_of::<T>() == 1 {
             hidden(after)
