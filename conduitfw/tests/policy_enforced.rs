@@ -11,7 +11,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use conduitfw::explain::{Explainer, MODBUS_PORT, Operands, Operation, Question, Service};
-use conduitfw::policy::{self, ModbusRule, Number, NumberType, Policy, WordOrder, Written};
+use conduitfw::policy::{
+    self, ModbusRule, Number, NumberType, Operands as OwnOperands, Policy, WordOrder, Written,
+};
 use conduitfw_common::modbus::function::FunctionCode;
 use proptest::prelude::*;
 
@@ -65,6 +67,33 @@ fn limits() -> impl Strategy<Value = (Vec<u8>, &'static str)> {
 }
 
 fn rule() -> impl Strategy<Value = String> {
+    prop_oneof![5 => rule_of_a_table(), 1 => rule_without_a_table()]
+}
+
+/// Of functions that have no registers: by sub-function, by MEI type or by length.
+fn rule_without_a_table() -> impl Strategy<Value = String> {
+    let functions = prop::sample::subsequence(vec![7_u8, 8, 17, 43, 90], 1..4);
+    let lengths = prop_oneof![Just(""), Just("max_length = 4\n")];
+    let rate = prop_oneof![3 => Just(""), 1 => Just("max_rate = \"1/m\"\n")];
+    (functions, lengths, rate, 0_u8..3).prop_map(|(functions, length, rate, unit)| {
+        let when = |function: u8, text: &'static str| {
+            if functions.contains(&function) {
+                text
+            } else {
+                ""
+            }
+        };
+        let sub_functions = when(8, "sub_functions = [\"0-1\", 10]\n");
+        let mei_types = when(43, "mei_types = [14]\n");
+        let length = when(90, length);
+        format!(
+            "[[conduits.modbus]]\nunits = [1, {unit}]\nfunctions = \
+             {functions:?}\n{sub_functions}{mei_types}{length}{rate}"
+        )
+    })
+}
+
+fn rule_of_a_table() -> impl Strategy<Value = String> {
     let registers = (limits(), any::<u8>(), ranges()).prop_map(|((of, limits), which, ranges)| {
         let mut functions: Vec<u8> = of
             .into_iter()
@@ -185,7 +214,22 @@ fn operation() -> impl Strategy<Value = Operation> {
             length,
             values: Vec::new(),
         });
+    let sub_function = prop::sample::select(vec![0_u16, 1, 2, 10, 11]);
+    let sub_function = sub_function.prop_map(|number| Operands::Sub {
+        number,
+        data: vec![0, 0],
+    });
+    let mei_type = prop::sample::select(vec![13_u16, 14]).prop_map(|number| Operands::Sub {
+        number,
+        data: vec![1, 0],
+    });
+    let bare = Just(Operands::Other { data: Vec::new() });
+    let vendor = prop::collection::vec(any::<u8>(), 0..5).prop_map(|data| Operands::Other { data });
     prop_oneof![
+        1 => with(vec![8], sub_function.boxed()),
+        1 => with(vec![43], mei_type.boxed()),
+        1 => with(vec![7, 17], bare.boxed()),
+        1 => with(vec![90], vendor.boxed()),
         2 => with(vec![1, 2, 3, 4], read.boxed()),
         2 => with(vec![6], one.boxed()),
         1 => with(vec![5], coil.boxed()),
@@ -295,7 +339,13 @@ impl<'p> Plain<'p, '_> {
                     records.first <= *record && record + length - 1 <= records.last
                 })
             }),
-            Operands::Sub { .. } | Operands::Other { .. } => false,
+            Operands::Sub { number, .. } => self.owner(*number).is_some(),
+            Operands::Other { data } => self.owner(0).is_some_and(|rule| {
+                // Unit id and function code count too.
+                let length = 2 + data.len();
+                let longest = rule.max_length(self.function);
+                longest.is_none_or(|longest| length <= usize::from(longest))
+            }),
         }
     }
 
@@ -350,7 +400,8 @@ impl<'p> Plain<'p, '_> {
             | Operands::WriteRegisters { address, .. }
             | Operands::Mask { address, .. }
             | Operands::Fifo { address } => *address,
-            Operands::Sub { .. } | Operands::Other { .. } => return None,
+            Operands::Sub { number, .. } => *number,
+            Operands::Other { .. } => 0,
         };
         self.owner(first).filter(|rule| rule.max_rate.is_some())
     }
@@ -385,8 +436,13 @@ impl<'p> Plain<'p, '_> {
 
 /// Where the range of a rule begins that has an operand.
 fn range_of(rule: &ModbusRule, function: FunctionCode, operand: u16) -> Option<u16> {
+    let own = match function {
+        FunctionCode::DIAGNOSTICS => &rule.sub_functions,
+        FunctionCode::ENCAPSULATED_INTERFACE_TRANSPORT => &rule.mei_types,
+        _ => &OwnOperands::All,
+    };
     let Some(ranges) = rule.ranges(function) else {
-        return Some(0);
+        return own.contains(operand).then_some(0);
     };
     let range = ranges
         .iter()
