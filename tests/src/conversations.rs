@@ -1,6 +1,9 @@
 //! Connections and datagrams of every kind that the data plane knows, as frames; and policies for
 //! them.
 
+#[macro_use]
+mod limited;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::frames::modbus::{self, adu};
@@ -14,8 +17,9 @@ const HMI_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, 5);
 const PLC_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x10);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, 1);
 
-/// Every kind of conduit between two zones.
-pub const POLICY: &str = r#"
+/// Every kind of conduit between two zones, and every kind of rule.
+pub const POLICY: &str = concat!(
+    r#"
 [site]
 name = "agreement"
 [settings.timeouts]
@@ -97,7 +101,9 @@ rationale = "test"
 new_flows = "unlimited"
 tcp = [22]
 icmp_echo = true
-"#;
+"#,
+    limited!()
+);
 
 /// For captures: whoever speaks Modbus to whomever.
 pub const CAPTURE_POLICY: &str = r#"
@@ -279,6 +285,7 @@ pub fn good_frames(round: u16) -> Vec<Frame> {
             .into_iter()
             .map(|frame| frame.vlan2(100, 10).hop_by_hop()),
     );
+    frames.extend(limited::frames(v4(hmi, 60_000 + (round % 120) * 40)));
     frames.extend(single_frames(port + 14, hmi.into(), plc.into()));
     frames.extend(single_frames(port + 14, hmi6.into(), plc6.into()));
     frames.extend([

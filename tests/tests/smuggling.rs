@@ -60,7 +60,7 @@ fn nothing_gets_to_real_servers() -> Result<()> {
     if skipped_without_root() {
         return Ok(());
     }
-    let part = oracle_live(first_seed()?, Duration::from_secs(12));
+    let part = oracle_live(first_seed()?, Duration::from_secs(8));
     println!("{:?}", part.figures);
     ensure!(
         part.counterexamples.is_empty(),
@@ -72,7 +72,7 @@ fn nothing_gets_to_real_servers() -> Result<()> {
         .iter()
         .find(|figure| figure.0 == "requests taken");
     ensure!(
-        requests.is_some_and(|requests| requests.1 > 20),
+        requests.is_some_and(|requests| requests.1 > 10),
         "hardly anything was taken"
     );
     Ok(())

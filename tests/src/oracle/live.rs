@@ -206,7 +206,7 @@ impl Attacker {
                     }
                 }
                 Step::Acknowledge { .. } | Step::Answer | Step::Release(_) => {
-                    self.listen(GLANCE)?
+                    self.listen(GLANCE)?;
                 }
                 Step::Reopen(number) => {
                     first = *number;

@@ -19,9 +19,10 @@ pub(super) fn outcome(frame: &[u8], kernel: &Verdict, judged: &Judged) -> Option
     let (action, bytes) = match &judged.outcome {
         Outcome::Pass => (XDP_PASS, frame),
         Outcome::Drop => (XDP_DROP, frame),
-        Outcome::Reset(bytes) => (XDP_PASS, &**bytes),
         Outcome::ResetBack(bytes) => (XDP_REDIRECT, &**bytes),
-        Outcome::Exception(bytes) | Outcome::Edited(bytes) => (XDP_PASS, &**bytes),
+        Outcome::Reset(bytes) | Outcome::Exception(bytes) | Outcome::Edited(bytes) => {
+            (XDP_PASS, &**bytes)
+        }
     };
     if kernel.action != action {
         return Some(format!(
