@@ -47,9 +47,9 @@ pub enum Want {
 }
 
 impl Want {
-    /// What became of a frame.
+    /// What became of a frame. One that may be changed, and is not, passes as it is.
     #[must_use]
-    pub fn of(judged: &Judged) -> Option<Self> {
+    pub fn of(judged: &Judged, frame: &[u8]) -> Option<Self> {
         let judgement = judged.judgement;
         Some(match (&judged.outcome, judgement.reason()) {
             (Outcome::Pass, None) => Self::Pass,
@@ -59,6 +59,7 @@ impl Want {
             (Outcome::Reset(_), Some(reason)) => Self::Reset(reason),
             (Outcome::ResetBack(_), Some(reason)) => Self::SendBack(reason),
             (Outcome::Exception(_), Some(reason)) => Self::Exception(reason),
+            (Outcome::Edited(bytes), None) if bytes == frame => Self::Pass,
             (Outcome::Edited(_), None) => Self::Edited,
             _ => return None,
         })
@@ -138,6 +139,35 @@ pub fn plant(keys: &str, rules: &[&str]) -> String {
     )
 }
 
+/// The form that a denied request must go on in: the same header, and what a server refuses.
+#[must_use]
+pub fn neutral(request: &[u8]) -> Vec<u8> {
+    let mut form = request[..7].to_vec();
+    match request.len() {
+        8 => form.push(0x7f),
+        12 => form.extend([3, 0xff, 0xff, 0, 0]),
+        length => {
+            form.extend([16, 0xff, 0xff, 0, 0]);
+            form.push(u8::try_from(length - 13).unwrap_or(0));
+            form.resize(length, 0);
+        }
+    }
+    form
+}
+
+/// A server's refusal of a request, as an exception of this code.
+#[must_use]
+pub fn refusal(request: &[u8], code: u8) -> Vec<u8> {
+    let [t1, t0, _, _, _, _, unit, function, ..] = request else {
+        return Vec::new();
+    };
+    adu(
+        u16::from_be_bytes([*t1, *t0]),
+        *unit,
+        [function | 0x80, code],
+    )
+}
+
 impl Stage {
     /// Both data planes.
     ///
@@ -160,22 +190,33 @@ impl Stage {
     /// # Errors
     /// When the data planes differ.
     pub fn expect(&mut self, name: &str, frame: &[u8], want: Want) -> Result<Vec<u8>> {
-        let now = self.now;
-        let Some(judged) = self.twin()?.send(frame, now)? else {
-            bail!("{name}: a frame of {} bytes", frame.len());
-        };
-        let became = Want::of(&judged);
+        let judged = self.judge(frame)?;
+        let became = Want::of(&judged, frame);
         if became != Some(want) {
             let what = format!("{became:?}, not {want:?}: {}", hex(frame));
             self.complain(name, &what);
         }
-        Ok(match judged.outcome {
-            Outcome::Pass | Outcome::Drop => frame.to_vec(),
-            Outcome::Reset(bytes)
-            | Outcome::ResetBack(bytes)
-            | Outcome::Exception(bytes)
-            | Outcome::Edited(bytes) => bytes,
-        })
+        Ok(comes_out(judged, frame))
+    }
+
+    /// A frame is sent, whatever becomes of it; the bytes that come out, if any.
+    ///
+    /// # Errors
+    /// When the data planes differ.
+    pub fn sends(&mut self, frame: &[u8]) -> Result<Vec<u8>> {
+        let judged = self.judge(frame)?;
+        if judged.outcome == Outcome::Drop {
+            return Ok(Vec::new());
+        }
+        Ok(comes_out(judged, frame))
+    }
+
+    fn judge(&mut self, frame: &[u8]) -> Result<Judged> {
+        let now = self.now;
+        match self.twin()?.send(frame, now)? {
+            Some(judged) => Ok(judged),
+            None => bail!("a frame of {} bytes", frame.len()),
+        }
     }
 
     /// Something is not as wanted.
@@ -246,6 +287,16 @@ impl Stage {
     }
 }
 
+fn comes_out(judged: Judged, frame: &[u8]) -> Vec<u8> {
+    match judged.outcome {
+        Outcome::Pass | Outcome::Drop => frame.to_vec(),
+        Outcome::Reset(bytes)
+        | Outcome::ResetBack(bytes)
+        | Outcome::Exception(bytes)
+        | Outcome::Edited(bytes) => bytes,
+    }
+}
+
 /// A TCP connection, followed from both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Talk {
@@ -258,7 +309,11 @@ pub struct Talk {
 }
 
 impl Talk {
-    fn open(mut self, stage: &mut Stage) -> Result<Self> {
+    /// The handshake.
+    ///
+    /// # Errors
+    /// When the data planes differ.
+    pub fn open(mut self, stage: &mut Stage) -> Result<Self> {
         let syn = tcp(self.hmi, self.plc).flags(SYN).seq(self.next.0);
         let syn = syn.tcp_options(&[2, 4, 5, 180]);
         stage.expect("SYN", &syn.build(), Want::Pass)?;
