@@ -1,7 +1,13 @@
 //! What a frame costs and what a gateway carries, as ratios to floors of the same run.
 //!
 //! `cargo xtask bench` builds all that this program measures and runs it.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "numbers of frames and nanoseconds are far below what 32 bits and a mantissa hold"
+)]
 
+mod builder;
 mod cases;
 mod control;
 mod machine;
@@ -15,18 +21,20 @@ mod report;
 mod rig;
 #[allow(dead_code, reason = "the yardsticks need the rest")]
 mod script;
+mod talk;
 mod targets;
 mod worst;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
-use cases::{Builder, Case, median};
+use builder::Builder;
+use cases::{Case, median};
 use machine::Machine;
 use report::{FLOOR, FrameRow, Report};
 
@@ -100,6 +108,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the bench loads kernel programs and makes network namespaces: run it as root");
     }
+    // Whatever else the machine does comes after the bench. Without `renice` it is as it is.
+    let _ = Command::new("renice")
+        .args(["-n", "-20", "-p", &std::process::id().to_string()])
+        .output();
     let began = Instant::now();
     if let Some(name) = &arguments.spin {
         return spin(arguments, name);
@@ -130,6 +142,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         let (objects, record) = (&arguments.objects, &arguments.slowest);
         slowest = worst::measure(&mut report, objects, record, is_recording);
     }
+    if !registers {
+        let line = "registers and values: rules cannot name them in this build";
+        report.not_measured.push(line.to_owned());
+    }
+    report
+        .not_measured
+        .push("fast forwarding: not built".to_owned());
     report.targets = targets::judge(&report);
     report.machine.load[1] = machine::load();
     report.seconds = began.elapsed().as_secs_f64();

@@ -42,6 +42,9 @@ table inet bench {
 }
 ";
 
+/// Room for the connections of all rounds: those that were closed are remembered for a minute.
+const LIMITS: &str = "[settings.limits]\ninspected_flows = 32768\n";
+
 /// A gateway between a client and a server.
 pub(crate) struct Site {
     /// What filters there.
@@ -80,6 +83,20 @@ impl Site {
     }
 }
 
+impl Site {
+    /// What the firewall has to say, if it is ours.
+    fn says(&self) -> String {
+        let status = self
+            .conduitfw
+            .as_ref()
+            .map(|ours| ours.output("status", &[]));
+        match status {
+            Some(Ok(output)) => format!("\n{}\n", String::from_utf8_lossy(&output.stdout)),
+            _ => String::new(),
+        }
+    }
+}
+
 /// The loads, and whether client and server share a processor.
 const LOADS: [(&str, Load, bool); 5] = [
     (load::LOCK_STEP, of(1, 1, 1000), true),
@@ -108,7 +125,7 @@ struct Outcome {
 /// Every load through every gateway, once a round.
 pub(crate) fn measure(report: &mut Report, registers: bool) -> Result<()> {
     eprintln!("==> paths: {} rounds", report.rounds);
-    let policy = Policy::of(Extent::SMALL).text(registers);
+    let policy = Policy::of(Extent::SMALL).text(registers) + LIMITS;
     let names = [
         gateway::BARE,
         gateway::CONNTRACK,
@@ -139,7 +156,7 @@ pub(crate) fn measure(report: &mut Report, registers: bool) -> Result<()> {
                 pin(0, last)?;
                 let host = site.lab.host("operations")?;
                 let seen = load.run(host, CLIENT, address);
-                let seen = seen.with_context(|| format!("{name}, {}", site.name))?;
+                let seen = seen.with_context(|| format!("{name}, {}{}", site.name, site.says()))?;
                 result.rates.push(seen.transactions as f64 / seen.seconds);
                 result.latencies.extend(seen.latencies);
             }

@@ -82,8 +82,12 @@ pub(crate) fn measure(
     };
     let (bare, drop) = (of(gateway::BARE), of(gateway::PLAIN_DROP));
     for range in &mut ranges {
-        let base = if range.is_forwarding { &bare } else { &drop };
-        let ratios = range.rates.iter().zip(base).map(|(one, base)| one / base);
+        let yardstick = if range.is_forwarding { &bare } else { &drop };
+        let ratios = range
+            .rates
+            .iter()
+            .zip(yardstick)
+            .map(|(one, other)| one / other);
         let mut ratios: Vec<f64> = ratios.collect();
         report.rates.push(RateRow {
             gateway: range.name.to_owned(),

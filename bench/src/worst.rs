@@ -15,11 +15,12 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 use conduitfw_tests::frames::modbus::{self, adu};
 
-use crate::cases::{Talk, median};
+use crate::cases::median;
 use crate::pacer::{Pacer, Script, Template};
 use crate::policy::guarded;
 use crate::report::{FLOOR, Report, WorstRow};
 use crate::rig::{Rig, Sizes};
+use crate::talk::Talk;
 
 /// Bytes of payload within an MTU of 1,500, and in the largest frame that a test run takes in one
 /// piece.
@@ -205,7 +206,7 @@ pub(crate) fn measure(
     let mut arena = Arena::build(&object, &floors)?;
     let floor = match report.frame(FLOOR) {
         Some(floor) => floor,
-        None => crate::cases::floor(&object, &floors)?,
+        None => crate::builder::floor(&object, &floors)?,
     };
     for (name, room) in WITHIN {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
@@ -228,7 +229,10 @@ pub(crate) fn measure(
         }
         let ns = median(&mut again);
         let frame = template.frame();
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = frame.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         report.worst.push(WorstRow {
             name: name.to_owned(),
             ns,
