@@ -98,7 +98,12 @@ impl Genome {
         let mut bytes = Vec::new();
         for adu in &self.adus {
             let next = adu.bytes();
-            if bytes.len() + next.len() + end.len() > room {
+            let left = room - end.len() - bytes.len();
+            if next.len() > left {
+                // Thirteen bytes before the values of a write: as many as there is room for.
+                if let Some(registers @ 1..) = left.checked_sub(13).map(|bytes| bytes / 2) {
+                    bytes.extend(Adu::Write(registers.min(120) as u8).bytes());
+                }
                 break;
             }
             bytes.extend(next);
@@ -212,7 +217,7 @@ pub(crate) fn measure(
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let mut best = Genome {
             is_ipv6: false,
-            adus: vec![Adu::Write(120); room / 260],
+            adus: vec![Adu::Write(120); room / 253 + 1],
         };
         let (mut ns, mut template) = arena.try_out(&best, room)?;
         for _ in 1..TRIES {

@@ -7,9 +7,10 @@
 
 use crate::edit::refused;
 use crate::flow::connection::{ahead, close};
-use crate::flow::entry::{Direction, HISTORY_BYTES, side_flag};
+use crate::flow::entry::{Direction, HISTORY_BYTES, flow_flag, side_flag};
 use crate::judge::end;
 use crate::judgement::Judgement;
+use crate::modbus::function::FunctionCode;
 use crate::modbus::{FUNCTION_AT, Judged, Rest};
 use crate::packet::Packet;
 use crate::platform::{FlowTable, MAX_PENDING_WRITES, Platform};
@@ -128,6 +129,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     enter(p, place)?;
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
     let side = entry.request;
+    let is_picked_up = entry.flags & flow_flag::ADOPTED != 0;
     let stream = p.seen().stream;
     let adu_start = p.stream(stream).ok_or(Reason::NoFlow)?.adu_start;
 
@@ -139,6 +141,9 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     }
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
     let is_new = ahead(data_end, due) > 0;
+    if is_picked_up {
+        check_picked_up(p, packet, due, is_new)?;
+    }
     let known_end = if is_new { due } else { data_end };
     check_repetition(p, stream, packet, side.acknowledged, known_end)?;
     if is_new {
@@ -178,6 +183,37 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     }
     Ok(())
 }
+
+/// What a connection that is picked up may send before a reply shows that its responder waits for
+/// these very bytes. It may be behind, and take what comes below for new; or ahead, and begin to
+/// read in the middle. So one request goes by, in which no other one fits, and is repeated at most.
+#[inline(always)]
+fn check_picked_up<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    due: u32,
+    is_new: bool,
+) -> Result<(), Reason> {
+    let index = p.seen().stream;
+    let is_first = p.stream(index).is_some_and(|stream| stream.waiting == 0);
+    if is_first {
+        let function = p.u8(packet.payload_at.wrapping_add(FUNCTION_AT))?;
+        let is_read = function >= FunctionCode::READ_COILS.0
+            && function <= FunctionCode::READ_INPUT_REGISTERS.0;
+        return if packet.payload_bytes == READ_BYTES && is_read {
+            Ok(())
+        } else {
+            Err(Reason::NoFlow)
+        };
+    }
+    if is_new || ahead(packet.sequence, due.wrapping_sub(READ_BYTES)) < 0 {
+        return Err(Reason::OutOfOrder);
+    }
+    Ok(())
+}
+
+/// Bytes of a request of functions 1 to 4.
+const READ_BYTES: u32 = 12;
 
 /// Bytes that went by before and that the responder may not have read yet must be the same.
 #[inline(always)]

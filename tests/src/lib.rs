@@ -3,6 +3,7 @@
 pub mod agreement;
 pub mod captures;
 pub mod chance;
+pub mod conversation;
 pub mod conversations;
 pub mod frames;
 pub mod fuzzing;

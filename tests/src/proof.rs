@@ -253,6 +253,8 @@ pub fn honest_clients(on_deny: &str, transactions: u64, seed: u64) -> Result<Hon
             "ip -4 route replace {} rto_min 20ms",
             route.trim()
         ))?;
+        // As hosts have it; the lab's own gives up within seconds.
+        host.run("sysctl -qw net.ipv4.tcp_retries2=15")?;
     }
     let control = lab.host("control")?;
     // tokio-modbus closes the connection where the specification wants an exception.

@@ -84,6 +84,9 @@ pub struct Twin {
     /// What both have counted before [`Twin::forget`].
     rules_before: BTreeMap<u16, u64>,
     sent: u64,
+    ids: Ids,
+    generation: u32,
+    adopt_until_ticks: u64,
 }
 
 impl Twin {
@@ -92,7 +95,8 @@ impl Twin {
     /// # Errors
     /// When this is not root, the program was not built, or the policy is refused.
     pub fn new(policy: &str, sizes: Sizes) -> Result<Self> {
-        let tables = compiled(policy, &mut Ids::default(), 1)?;
+        let mut ids = Ids::default();
+        let tables = compiled(policy, &mut ids, 1)?;
         let mut simulator = Simulator::new(settings(sizes));
         simulator.apply(&tables, &indexes());
         let mut kernel = Kernel::load(sizes)?;
@@ -105,7 +109,40 @@ impl Twin {
             counted: BTreeMap::new(),
             rules_before: BTreeMap::new(),
             sent: 0,
+            ids,
+            generation: 1,
+            adopt_until_ticks: 0,
         })
+    }
+
+    /// Puts another policy in force in both, as a reload does: flows stay.
+    ///
+    /// # Errors
+    /// When it is refused, or the kernel refuses to write a map.
+    pub fn reload(&mut self, policy: &str) -> Result<()> {
+        self.generation += 1;
+        self.tables = compiled(policy, &mut self.ids, self.generation)?;
+        self.simulator.apply(&self.tables, &indexes());
+        let slot = self.simulator.slot_in_force();
+        self.kernel.clear(slot)?;
+        self.kernel.apply(slot, &self.tables)
+    }
+
+    /// Opens the window in which connections that were open before are picked up, until a time; and
+    /// forgets all flows.
+    ///
+    /// # Errors
+    /// When the kernel refuses to write a map.
+    pub fn adopt_until(&mut self, ticks: u64) -> Result<()> {
+        self.adopt_until_ticks = ticks;
+        self.forget()
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            adopt_until_ticks: self.adopt_until_ticks,
+            ..settings(self.sizes)
+        }
     }
 
     /// Frames sent so far.
@@ -123,10 +160,13 @@ impl Twin {
             *self.rules_before.entry(rule).or_default() += self.simulator.rule_count(rule);
         }
         self.kernel.forget(self.sizes)?;
-        self.simulator = Simulator::new(settings(self.sizes));
+        self.kernel.set(self.settings())?;
+        self.simulator = Simulator::new(self.settings());
         self.simulator.apply(&self.tables, &indexes());
-        if self.simulator.slot_in_force() != self.kernel.slot() {
-            bail!("the simulator starts in another slot than it did");
+        let slot = self.simulator.slot_in_force();
+        if slot != self.kernel.slot() {
+            self.kernel.clear(slot)?;
+            self.kernel.apply(slot, &self.tables)?;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 #![feature(asm_experimental_arch)]
 #![allow(
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     reason = "lengths of a frame and the words of a script fit in 32 bits"
 )]
 #![allow(
@@ -150,7 +152,7 @@ pub fn lookup(context: XdpContext) -> u32 {
     let Some(key) = key(Frame(context.as_ptr().cast())) else {
         return xdp_action::XDP_DROP;
     };
-    match YARD_FLOWS.get_ptr_mut(&key) {
+    match YARD_FLOWS.get_ptr_mut(key) {
         Some(flow) => {
             // SAFETY: the lookup gave a valid pointer; what another processor writes does not matter.
             let word = unsafe { (*flow)[0] };
@@ -170,7 +172,7 @@ pub fn insert(context: XdpContext) -> u32 {
     let Some(key) = key(Frame(context.as_ptr().cast())) else {
         return xdp_action::XDP_DROP;
     };
-    match YARD_FLOWS.insert(&key, &[1; 8], 0) {
+    match YARD_FLOWS.insert(key, [1; 8], 0) {
         Ok(()) => xdp_action::XDP_PASS,
         Err(_) => xdp_action::XDP_DROP,
     }
@@ -217,7 +219,7 @@ pub fn pace(context: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the map holds XDP programs only; when there is none the call returns.
-    let _ = unsafe { YARD_NEXT.tail_call(&context, 0) };
+    unsafe { YARD_NEXT.tail_call(&context, 0) };
     xdp_action::XDP_ABORTED
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use conduitfw::policy::Ids;
 use conduitfw::simulator::{Judged, Outcome, Simulator};
+use conduitfw_common::table::Settings;
 
 use super::site::Site;
 use super::wire::Segment;
@@ -54,6 +55,7 @@ fn passage(frame: &[u8], judged: Judged) -> Passage {
 /// The simulator alone: for volume.
 pub struct Simulated {
     policy: String,
+    adopts: bool,
     simulator: Simulator,
     begun: u32,
 }
@@ -66,16 +68,20 @@ impl Simulated {
     pub fn new(site: &Site) -> Result<Self> {
         let policy = site.policy();
         Ok(Self {
-            simulator: fresh(&policy)?,
+            simulator: fresh(&policy, site.adopts)?,
+            adopts: site.adopts,
             policy,
             begun: 0,
         })
     }
 }
 
-fn fresh(policy: &str) -> Result<Simulator> {
+fn fresh(policy: &str, adopts: bool) -> Result<Simulator> {
     let tables = compiled(policy, &mut Ids::default(), 1)?;
-    let mut simulator = Simulator::new(settings(SIZES));
+    let mut simulator = Simulator::new(Settings {
+        adopt_until_ticks: if adopts { u64::MAX } else { 0 },
+        ..settings(SIZES)
+    });
     simulator.apply(&tables, &indexes());
     Ok(simulator)
 }
@@ -84,7 +90,7 @@ impl Gate for Simulated {
     fn begin(&mut self) -> Result<()> {
         self.begun += 1;
         if self.begun.is_multiple_of(ROOM) {
-            self.simulator = fresh(&self.policy)?;
+            self.simulator = fresh(&self.policy, self.adopts)?;
         }
         Ok(())
     }
@@ -109,10 +115,11 @@ impl Both {
     /// # Errors
     /// When the program cannot be loaded, or the policy is refused.
     pub fn new(site: &Site) -> Result<Self> {
-        Ok(Self {
-            twin: Twin::new(&site.policy(), SIZES)?,
-            begun: 0,
-        })
+        let mut twin = Twin::new(&site.policy(), SIZES)?;
+        if site.adopts {
+            twin.adopt_until(u64::MAX)?;
+        }
+        Ok(Self { twin, begun: 0 })
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Site {
     pub on_deny: OnDeny,
     /// What unit 1 may be asked for.
     pub permits: &'static [Permit],
+    /// Whether connections were open before the gateway, which picks them up.
+    pub adopts: bool,
     /// The applications that it protects.
     pub readers: &'static [Reader],
     /// The rules, in the policy's words.
@@ -117,6 +119,7 @@ pub const SITES: &[Site] = &[
         on_deny: OnDeny::Drop,
         permits: FUNCTIONS.0,
         readers: EVERYBODY,
+        adopts: false,
         rules: FUNCTIONS.1,
     },
     Site {
@@ -124,6 +127,7 @@ pub const SITES: &[Site] = &[
         on_deny: OnDeny::Reset,
         permits: FUNCTIONS.0,
         readers: EVERYBODY,
+        adopts: false,
         rules: FUNCTIONS.1,
     },
     Site {
@@ -131,6 +135,7 @@ pub const SITES: &[Site] = &[
         on_deny: OnDeny::Exception,
         permits: FUNCTIONS.0,
         readers: EVERYBODY,
+        adopts: false,
         rules: FUNCTIONS.1,
     },
     Site {
@@ -138,6 +143,7 @@ pub const SITES: &[Site] = &[
         on_deny: OnDeny::Drop,
         permits: REGISTERS.0,
         readers: EVERYBODY,
+        adopts: false,
         rules: REGISTERS.1,
     },
     Site {
@@ -145,6 +151,7 @@ pub const SITES: &[Site] = &[
         on_deny: OnDeny::Reset,
         permits: REGISTERS.0,
         readers: EVERYBODY,
+        adopts: false,
         rules: REGISTERS.1,
     },
     Site {
@@ -152,6 +159,23 @@ pub const SITES: &[Site] = &[
         on_deny: OnDeny::Exception,
         permits: REGISTERS.0,
         readers: EVERYBODY,
+        adopts: false,
+        rules: REGISTERS.1,
+    },
+    Site {
+        name: "registers, drop, picked up",
+        on_deny: OnDeny::Drop,
+        permits: REGISTERS.0,
+        readers: EVERYBODY,
+        adopts: true,
+        rules: REGISTERS.1,
+    },
+    Site {
+        name: "registers, exception, picked up",
+        on_deny: OnDeny::Exception,
+        permits: REGISTERS.0,
+        readers: EVERYBODY,
+        adopts: true,
         rules: REGISTERS.1,
     },
 ];

@@ -21,6 +21,8 @@ pub struct Segment {
     pub payload: Vec<u8>,
     /// Whether the checksums of IP and TCP are right.
     pub is_sound: bool,
+    /// Whether the checksum of TCP is the sum of the pseudo-header alone.
+    pub looks_partial: bool,
 }
 
 impl Segment {
@@ -38,12 +40,14 @@ impl Segment {
         let mut covered = ip.get(12..20)?.to_vec();
         covered.extend_from_slice(&[0, 6]);
         covered.extend_from_slice(&u16::try_from(tcp.len()).ok()?.to_be_bytes());
+        let pseudo_sum = !internet_checksum(&covered);
         covered.extend_from_slice(tcp);
         let word = |at: usize| {
             let bytes = tcp.get(at..)?.first_chunk::<4>()?;
             Some(u32::from_be_bytes(*bytes))
         };
         Some(Self {
+            looks_partial: short(tcp, 16) == Some(pseudo_sum),
             hop_limit: *ip.get(8)?,
             flags: *tcp.get(13)?,
             sequence: word(4)?,

@@ -79,7 +79,7 @@ impl Twin {
         judged: &Judged,
     ) -> Result<Option<String>> {
         let judgement = judged.judgement;
-        let reason = if judgement.is_observed() {
+        let reason = if judgement.is_observed() || judgement.is_notice() {
             0
         } else {
             judgement.reason_number()

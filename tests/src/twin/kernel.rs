@@ -11,9 +11,9 @@ use conduitfw::policy::CompiledTables;
 use conduitfw_common::event::{EventOperation, EventRecord, Trace};
 use conduitfw_common::judgement::Judgement;
 use conduitfw_common::table::{
-    FUNCTIONS, InterfaceKey, LastValue, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
+    Conduit, FUNCTIONS, InterfaceKey, LastValue, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
     MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey,
-    PairKey, RegisterKey,
+    PairKey, RegisterKey, Settings,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
 use zerocopy::{FromBytes as _, FromZeros as _};
@@ -105,7 +105,41 @@ impl Kernel {
         self.slot
     }
 
-    /// Writes the rows of a policy, and puts them in force. The slot was not used before.
+    /// Writes the fixed settings.
+    pub(super) fn set(&mut self, settings: Settings) -> Result<()> {
+        Ok(self.maps.settings.set(0, Plain(settings), 0)?)
+    }
+
+    /// Removes the rows of a slot that the next policy may not write over.
+    pub(super) fn clear(&mut self, slot: u32) -> Result<()> {
+        let maps = &mut self.maps;
+        for key in maps.interfaces.keys().collect::<Vec<_>>() {
+            let key = key?;
+            if key.0.slot == slot {
+                maps.interfaces.remove(&key)?;
+            }
+        }
+        for key in maps.networks.keys().collect::<Vec<_>>() {
+            let key = key?;
+            if key.data().0.slot == slot {
+                maps.networks.remove(&key)?;
+            }
+        }
+        for key in maps.pairs.keys().collect::<Vec<_>>() {
+            let key = key?;
+            if u32::from(key.0.slot) == slot {
+                maps.pairs.remove(&key)?;
+            }
+        }
+        for id in 0..64 {
+            let index = slot * MAX_CONDUITS + id;
+            maps.conduits.set(index, Plain(Conduit::default()), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of a policy, and puts them in force. The slot was not used before, or
+    /// cleared.
     pub(super) fn apply(&mut self, slot: u32, tables: &CompiledTables) -> Result<()> {
         let maps = &mut self.maps;
         let mut interfaces: BTreeMap<u32, conduitfw_common::table::Interface> = BTreeMap::new();

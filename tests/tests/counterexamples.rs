@@ -1,0 +1,143 @@
+//! What got through once, and what was cut off, by name.
+
+use anyhow::{Context as _, Result};
+use conduitfw::simulator::Outcome;
+use conduitfw_tests::frames::modbus::{adu, read, write_registers, write_single};
+use conduitfw_tests::frames::{ACK, PSH, SYN, URG, tcp};
+use conduitfw_tests::lab::skipped_without_root;
+use conduitfw_tests::oracle::gate::{Gate, Passage, Simulated};
+use conduitfw_tests::oracle::play::play;
+use conduitfw_tests::oracle::reader::Reader;
+use conduitfw_tests::oracle::receiver::MODELS;
+use conduitfw_tests::oracle::schedule::{Schedule, Step};
+use conduitfw_tests::oracle::site::{SITES, Site};
+use conduitfw_tests::oracle::wire::Segment;
+use conduitfw_tests::twin::{Sizes, Twin};
+
+const HMI: ([u8; 4], u16) = ([10, 10, 0, 5], 40_000);
+const PLC: ([u8; 4], u16) = ([10, 20, 0, 10], 502);
+const VLAN: u16 = 20;
+
+fn site(name: &str) -> Result<&'static Site> {
+    SITES
+        .iter()
+        .find(|site| site.name == name)
+        .context("no such site")
+}
+
+/// Plays the steps to every receiver and application; none may read what is denied.
+fn holds(name: &str, steps: &[Step]) -> Result<()> {
+    let site = site(name)?;
+    let schedule = Schedule {
+        first: 1000,
+        steps: steps.to_vec(),
+    };
+    let mut port = 2000;
+    for model in MODELS {
+        for reader in Reader::ALL {
+            port += 1;
+            let mut gate = Simulated::new(site)?;
+            let (_, violation) = play(site, &mut gate, &schedule, (model, reader), port)?;
+            assert_eq!(violation, None, "{}, {reader:?}", model.name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_refused_request_has_one_length_for_every_reader() -> Result<()> {
+    // Read by its function alone, the first one was shorter than by its header.
+    let mut behind = adu(0x0600, 1, read(3, 10, 1));
+    behind.extend(adu(0x0606, 1, read(3, 10, 1)));
+    for denied in [
+        adu(1, 1, write_registers(900, &[1, 2, 3])),
+        adu(1, 7, [2; 19]),
+        adu(1, 1, write_single(6, 900, 1)),
+        adu(1, 1, [17]),
+    ] {
+        let end = i32::try_from(denied.len())?;
+        let half = denied.len().min(12);
+        let steps = [
+            Step::send(0, &denied[..half]),
+            Step::acknowledge(),
+            Step::send(12, &denied[half..]),
+            Step::acknowledge(),
+            Step::Answer,
+            Step::send(end, &*behind),
+        ];
+        holds("registers, exception", &steps)?;
+        let whole = [Step::send(0, &*denied), Step::send(end, &*behind)];
+        holds("registers, exception", &whole)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_picked_up_connection_takes_nothing_below_what_it_began_with() -> Result<()> {
+    let steps = [
+        Step::send(12, adu(1, 1, read(3, 0, 10))),
+        Step::send(0, adu(2, 1, write_single(6, 1, 1))),
+    ];
+    holds("registers, drop, picked up", &steps)
+}
+
+#[test]
+fn a_picked_up_connection_begins_with_nothing_that_another_request_fits_in() -> Result<()> {
+    // The receiver has the first 13 bytes already, and reads the values as a request.
+    let hidden = adu(2, 1, write_single(6, 1, 1));
+    let values: Vec<u16> = hidden
+        .chunks_exact(2)
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+        .collect();
+    let steps = [Step::send(-13, adu(1, 1, write_registers(40, &values)))];
+    holds("registers, drop, picked up", &steps)
+}
+
+#[test]
+fn a_repeated_handshake_changes_nothing() -> Result<()> {
+    let mut gate = Simulated::new(site("registers, reset")?)?;
+    let syn = tcp(HMI, PLC).flags(SYN).seq(99);
+    let answer = tcp(PLC, HMI).flags(SYN | ACK).seq(499).ack(100).vlan(VLAN);
+    let third = tcp(HMI, PLC).seq(100).ack(500);
+    let request = tcp(HMI, PLC).flags(PSH | ACK).seq(100).ack(500);
+    let request = request.payload(adu(1, 1, read(3, 0, 1)));
+    // The SYN twice around its answer; the answer again after the third segment was lost.
+    for frame in [
+        &syn, &answer, &syn, &answer, &third, &answer, &third, &request,
+    ] {
+        let bytes = frame.build();
+        assert_eq!(
+            gate.pass(&bytes, 1_000_000)?,
+            Passage::On(bytes.clone()),
+            "{frame:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reset_after_urgent_data_bears_the_number_that_is_due() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    let sizes = Sizes {
+        buckets: 64,
+        streams: 64,
+    };
+    let mut twin = Twin::new(&site("functions, reset")?.policy(), sizes)?;
+    for frame in [
+        tcp(HMI, PLC).flags(SYN).seq(99),
+        tcp(PLC, HMI).flags(SYN | ACK).seq(499).ack(100).vlan(VLAN),
+        tcp(HMI, PLC).seq(100).ack(500),
+    ] {
+        twin.send(&frame.build(), 1_000_000)?;
+    }
+    let urgent = tcp(HMI, PLC).flags(URG | ACK).seq(150).ack(500);
+    let judged = twin.send(&urgent.urgent(1).payload([1]).build(), 1_000_000)?;
+    let Some(Outcome::Reset(bytes)) = judged.map(|judged| judged.outcome) else {
+        anyhow::bail!("no reset went on");
+    };
+    let segment = Segment::read(&bytes).context("no segment")?;
+    assert_eq!((segment.sequence, segment.is_sound), (100, true));
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! How far and how often values may be written: `max_step` and `max_rate`.
+
+use anyhow::Result;
+use conduitfw_common::Reason;
+use conduitfw_tests::conversation::Want::{self, Drop, Pass};
+use conduitfw_tests::conversation::{Stage, Talk, plant};
+use conduitfw_tests::frames::modbus::{adu, fields, mask_write, write_registers, write_single};
+use conduitfw_tests::stage;
+
+const WRITES: &str = "functions = [6, 16, 22, 23]\nregisters = [{ first = 0, last = 199 }]";
+
+/// A conduit that drops, so that the conversation goes on.
+fn dropping(rules: &[&str]) -> String {
+    plant("on_deny = \"drop\"", rules)
+}
+
+/// A request and its right answer.
+fn transact(stage: &mut Stage, talk: &mut Talk, name: &str, pdu: &[u8], want: Want) -> Result<()> {
+    talk.asks(stage, name, &adu(9, 1, pdu), want)?;
+    if want == Pass {
+        // Long enough for 6 and 22; 16 answers with address and quantity alone.
+        let length = if pdu[0] == 16 { 5 } else { pdu.len() };
+        talk.answers(stage, name, &adu(9, 1, &pdu[..length]), Pass)?;
+    }
+    Ok(())
+}
+
+const STEP: Want = Drop(Reason::StepTooLarge);
+
+#[test]
+fn a_step_is_held_against_what_was_written() -> Result<()> {
+    let rule = format!("{WRITES}\nvalues = {{ max = 1000 }}\nmax_step = 10");
+    let mut stage = stage!(&dropping(&[&rule]));
+    let mut talk = stage.talk()?;
+    let six = |value| write_single(6, 5, value);
+    let sixteen = |value| write_registers(4, &[0, value]);
+    let mask = |value| mask_write(5, 0, value);
+    for (name, pdu, want) in [
+        (
+            "the first, beyond the values",
+            six(1001),
+            Drop(Reason::ValueNotAllowed),
+        ),
+        ("the first", six(500), Pass),
+        ("up", six(510), Pass),
+        ("too far up", six(521), STEP),
+        ("down", six(500), Pass),
+        ("too far down", six(489), STEP),
+        ("by function 16", sixteen(490), Pass),
+        ("too far by function 16", sixteen(501), STEP),
+        ("by function 22", mask(500), Pass),
+        ("too far by function 22", mask(511), STEP),
+        ("not moved by what was denied", six(510), Pass),
+        ("the same again", six(510), Pass),
+        ("another register", write_single(6, 6, 0), Pass),
+    ] {
+        transact(&mut stage, &mut talk, name, &pdu, want)?;
+    }
+    let mut second = stage.talk()?;
+    transact(&mut stage, &mut second, "from elsewhere", &six(521), STEP)?;
+    transact(&mut stage, &mut second, "from elsewhere", &six(520), Pass)?;
+    stage.finish()
+}
+
+#[test]
+fn a_walk_needs_confirmed_steps() -> Result<()> {
+    let rule = format!("{WRITES}\nmax_step = 10");
+    let mut stage = stage!(&dropping(&[&rule]));
+    let mut talk = stage.talk()?;
+    let write = |transaction: u16, value: u16| adu(transaction, 1, write_single(6, 5, value));
+    transact(
+        &mut stage,
+        &mut talk,
+        "first",
+        &write_single(6, 5, 100),
+        Pass,
+    )?;
+    talk.asks(&mut stage, "never answered", &write(1, 110), Pass)?;
+    talk.asks(
+        &mut stage,
+        "two steps from the confirmed one",
+        &write(2, 120),
+        STEP,
+    )?;
+    let mut other = stage.talk()?;
+    other.asks(&mut stage, "from a new connection", &write(2, 120), STEP)?;
+    other.asks(&mut stage, "back again", &write(2, 100), Pass)?;
+    other.answers(&mut stage, "an exception", &adu(2, 1, [0x86, 4]), Pass)?;
+    other.asks(&mut stage, "one step", &write(3, 110), Pass)?;
+    other.answers(&mut stage, "refused", &adu(3, 1, [0x86, 4]), Pass)?;
+    other.asks(
+        &mut stage,
+        "a refusal confirms nothing",
+        &write(4, 120),
+        STEP,
+    )?;
+    other.asks(&mut stage, "one step again", &write(5, 110), Pass)?;
+    other.answers(&mut stage, "done", &write(5, 110), Pass)?;
+    other.asks(&mut stage, "now the next", &write(6, 120), Pass)?;
+    stage.finish()
+}
+
+#[test]
+fn a_denied_segment_writes_nothing() -> Result<()> {
+    let rule = format!("{WRITES}\nmax_step = 10");
+    let mut stage = stage!(&dropping(&[&rule]));
+    let mut talk = stage.talk()?;
+    let write = |register: u16, value: u16| adu(7, 1, write_single(6, register, value));
+    transact(
+        &mut stage,
+        &mut talk,
+        "first",
+        &write_single(6, 5, 100),
+        Pass,
+    )?;
+    let bad = adu(8, 1, write_single(5, 0, 0));
+    let both = [write(5, 110), bad].concat();
+    talk.asks(
+        &mut stage,
+        "with a denied one",
+        &both,
+        Drop(Reason::FunctionNotAllowed),
+    )?;
+    talk.asks(
+        &mut stage,
+        "twice in a segment",
+        &[write(5, 105), write(5, 110)].concat(),
+        STEP,
+    )?;
+    let four = [write(10, 1), write(11, 1), write(12, 1), write(13, 1)].concat();
+    talk.asks(
+        &mut stage,
+        "five in a segment",
+        &[&four[..], &write(14, 1)].concat(),
+        STEP,
+    )?;
+    let overlapping = adu(7, 1, write_registers(9, &[1, 1]));
+    talk.asks(
+        &mut stage,
+        "overlapping",
+        &[write(10, 1), overlapping].concat(),
+        STEP,
+    )?;
+    talk.asks(&mut stage, "five had no effect", &write(10, 900), Pass)?;
+    talk.asks(&mut stage, "four in a segment", &four[12..], Pass)?;
+    talk.asks(&mut stage, "the first still counts", &write(5, 111), STEP)?;
+    talk.asks(&mut stage, "one step from it", &write(5, 110), Pass)?;
+    stage.finish()
+}
+
+/// The two registers of a number, the low half first.
+fn words(bits: u32) -> [u16; 2] {
+    let [a, b, c, d] = bits.to_be_bytes();
+    [u16::from_be_bytes([c, d]), u16::from_be_bytes([a, b])]
+}
+
+#[test]
+fn steps_of_larger_numbers() -> Result<()> {
+    let rule = |kind: &str, values: &str, step: &str| {
+        format!(
+            "functions = [16]\nregisters = [{{ first = 0, last = 9 }}]\ntype = \
+             \"{kind}\"\nword_order = \"low-first\"\n{values}max_step = {step}"
+        )
+    };
+    let float = |number: f32| number.to_bits();
+    let signed = |number: i32| u32::from_be_bytes(number.to_be_bytes());
+    for (rule, steps) in [
+        (
+            rule("u32", "", "70000"),
+            vec![
+                (0, true),
+                (70_000, true),
+                (140_001, false),
+                (u32::MAX, false),
+                (0, true),
+            ],
+        ),
+        (
+            rule("i32", "", "3"),
+            vec![
+                (signed(-2), true),
+                (1, true),
+                (signed(-3), false),
+                (signed(-2), true),
+            ],
+        ),
+        (
+            rule("f32", "values = { min = -100.0, max = 100.0 }\n", "0.5"),
+            vec![
+                (float(-0.25), true),
+                (float(0.25), true),
+                (float(0.75), true),
+                (float(1.25), true),
+                (float(1.76), false),
+                (float(0.74), false),
+                (float(0.75), true),
+            ],
+        ),
+    ] {
+        let mut stage = stage!(&dropping(&[&rule]));
+        let mut talk = stage.talk()?;
+        for (bits, passes) in steps {
+            let want = if passes { Pass } else { STEP };
+            let pdu = write_registers(2, &words(bits));
+            transact(
+                &mut stage,
+                &mut talk,
+                &format!("{rule}: {bits:#x}"),
+                &pdu,
+                want,
+            )?;
+        }
+        stage.finish()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_rate_counts_what_passes() -> Result<()> {
+    let rated = "functions = [3, 6]\nregisters = [{ first = 0, last = 9 }]\nmax_rate = \"2/s \
+                 burst 3\"";
+    let other = "functions = [6]\nregisters = [{ first = 20, last = 29 }]\nvalues = { max = 10 \
+                 }\nmax_rate = \"1/s\"";
+    let mut stage = stage!(&dropping(&[rated, other]));
+    let early = Drop(Reason::RateExceeded);
+    let mut talks = [stage.talk()?, stage.talk()?];
+    let mut ask = |stage: &mut Stage, which: usize, name: &str, pdu: &[u8], want| -> Result<()> {
+        let talk = &mut talks[which];
+        talk.asks(stage, name, &adu(1, 1, pdu), want)?;
+        if want == Pass {
+            let refusal = [pdu[0] | 0x80, 6];
+            talk.answers(stage, name, &adu(1, 1, refusal), Pass)?;
+        }
+        Ok(())
+    };
+    let (read, write) = (fields(3, &[0, 1]), write_single(6, 0, 1));
+    let elsewhere = Drop(Reason::RegisterNotAllowed);
+    ask(&mut stage, 0, "1", &write, Pass)?;
+    ask(
+        &mut stage,
+        1,
+        "denied for another reason",
+        &fields(3, &[9, 2]),
+        elsewhere,
+    )?;
+    ask(&mut stage, 1, "2", &read, Pass)?;
+    ask(&mut stage, 0, "3", &read, Pass)?;
+    ask(&mut stage, 1, "4", &write, early)?;
+    ask(
+        &mut stage,
+        0,
+        "a rule of its own",
+        &write_single(6, 20, 1),
+        Pass,
+    )?;
+    ask(&mut stage, 0, "too early", &write_single(6, 20, 1), early)?;
+    stage.wait(496);
+    ask(&mut stage, 0, "a tick before it is due", &write, early)?;
+    stage.wait(4);
+    ask(&mut stage, 1, "due", &write, Pass)?;
+    ask(&mut stage, 0, "the next", &write, early)?;
+    stage.wait(496);
+    let value = Drop(Reason::ValueNotAllowed);
+    ask(
+        &mut stage,
+        0,
+        "a denied value",
+        &write_single(6, 20, 11),
+        value,
+    )?;
+    stage.wait(4);
+    ask(
+        &mut stage,
+        0,
+        "counts against none",
+        &write_single(6, 20, 1),
+        Pass,
+    )?;
+    stage.wait(60_000);
+    for number in 0..5 {
+        let want = if number < 3 { Pass } else { early };
+        ask(&mut stage, number % 2, "nothing is saved up", &write, want)?;
+    }
+    stage.finish()
+}
