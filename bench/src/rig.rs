@@ -14,8 +14,8 @@ use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::table::{
     ABI_VERSION, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
-    Limits, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_RULE_SETS,
-    MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Pair, PairKey, RuleSet,
+    Limits, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS,
+    MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair, PairKey, RuleSet,
     Service, Settings, ValueRange,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
@@ -243,6 +243,7 @@ fn write(ebpf: &mut Ebpf, tables: &CompiledTables) -> Result<()> {
     write_run::<Operation>(ebpf, "OPERATIONS", first, operations)?;
     let first = slot * MAX_INTERVALS;
     write_run::<Interval>(ebpf, "INTERVALS", first, tables.intervals.clone())?;
+    write_run::<Page>(ebpf, "PAGES", slot * MAX_PAGES, tables.pages.clone())?;
     write_run::<Limits>(ebpf, "LIMITS", slot * MAX_LIMITS, tables.limits.clone())?;
     let first = slot * MAX_VALUE_RANGES;
     write_run::<ValueRange>(ebpf, "VALUE_RANGES", first, tables.value_ranges.clone())?;

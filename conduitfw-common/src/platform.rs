@@ -138,6 +138,8 @@ pub trait Platform: ByteSource {
     fn operation(&self, slot: u32, row: u16, function: u8) -> Option<Operation>;
     /// `INTERVALS`.
     fn interval(&self, slot: u32, index: u32) -> Option<Interval>;
+    /// One number of a row of `PAGES`; 0 for none.
+    fn page(&self, slot: u32, row: u32, operand: u8) -> u16;
     /// `LIMITS`.
     fn limits(&self, slot: u32, index: u16) -> Option<Limits>;
     /// `VALUE_RANGES`.

@@ -32,6 +32,10 @@ pub const MAX_RULE_SETS: u32 = 1024;
 pub const MAX_OPERATION_ROWS: u32 = 1024;
 /// Rows of `INTERVALS` for each slot.
 pub const MAX_INTERVALS: u32 = 65_536;
+/// Rows of `PAGES` for each slot.
+pub const MAX_PAGES: u32 = 8192;
+/// Operands of a page.
+pub const PAGE_OPERANDS: usize = 256;
 /// Rows of `LIMITS` for each slot. Row 0 limits nothing.
 pub const MAX_LIMITS: u32 = 16_384;
 /// Rows of `VALUE_RANGES` for each slot.
@@ -292,14 +296,31 @@ pub struct RuleSet {
 pub struct Operation {
     /// One of [`operation`].
     pub kind: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Upper byte of the operands of the first page.
+    pub first_page: u8,
     /// Rule id when the kind is [`operation::ALLOWED`].
     pub rule: u16,
     /// First interval within the slot.
     pub first: u32,
     /// How many intervals: sorted, disjoint.
     pub count: u32,
+    /// Row of `PAGES` of the first page within the slot, plus 1; 0 when there was no room, and the
+    /// intervals are searched.
+    pub pages: u16,
+    /// Upper byte of the operands of the last page.
+    pub last_page: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Value of `PAGES[slot * MAX_PAGES + row]`: for operands with the same upper byte, by their lower
+/// byte, the interval that holds the operand: its number within the cell plus 1, or 0. One look
+/// finds an interval, however many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Page {
+    /// By the lower byte of the operand.
+    pub intervals: [u16; PAGE_OPERANDS],
 }
 
 /// Kinds of [`Operation`].

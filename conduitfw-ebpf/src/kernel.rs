@@ -163,6 +163,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn page(&self, slot: u32, row: u32, operand: u8) -> u16 {
+        maps::page(slot, row, operand)
+    }
+
+    #[inline(always)]
     fn limits(&self, slot: u32, index: u16) -> Option<Limits> {
         maps::limits(slot, index)
     }

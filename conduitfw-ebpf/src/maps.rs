@@ -14,9 +14,10 @@ use conduitfw_common::{
     table::{
         Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
         LastValue, Limits, MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_LAST_VALUES,
-        MAX_LIMITS, MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAIRS, MAX_RULE_SETS, MAX_RULES,
-        MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Pair, PairKey,
-        RESPONSE_BUCKETS, RegisterKey, Reporting, RuleSet, SLOTS, Service, Settings, ValueRange,
+        MAX_LIMITS, MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAGES, MAX_PAIRS, MAX_RULE_SETS,
+        MAX_RULES, MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair,
+        PairKey, RESPONSE_BUCKETS, RegisterKey, Reporting, RuleSet, SLOTS, Service, Settings,
+        ValueRange,
     },
 };
 
@@ -47,6 +48,8 @@ static OPERATIONS: Array<Operation> =
     Array::with_max_entries(SLOTS * MAX_OPERATION_ROWS * FUNCTIONS, 0);
 #[map]
 static INTERVALS: Array<Interval> = Array::with_max_entries(SLOTS * MAX_INTERVALS, 0);
+#[map]
+static PAGES: Array<Page> = Array::with_max_entries(SLOTS * MAX_PAGES, 0);
 #[map]
 static LIMITS: Array<Limits> = Array::with_max_entries(SLOTS * MAX_LIMITS, 0);
 #[map]
@@ -200,6 +203,14 @@ pub(crate) fn operation(slot: u32, row: u16, function: u8) -> Option<Operation> 
 #[inline(always)]
 pub(crate) fn interval(slot: u32, index: u32) -> Option<Interval> {
     seen!(INTERVALS, slot * MAX_INTERVALS + index).copied()
+}
+
+#[inline(always)]
+pub(crate) fn page(slot: u32, row: u32, operand: u8) -> u16 {
+    match seen!(PAGES, slot * MAX_PAGES + row) {
+        Some(page) => page.intervals[usize::from(operand)],
+        None => 0,
+    }
 }
 
 #[inline(always)]

@@ -24,7 +24,8 @@ use conduitfw_common::{
     reset,
     table::{
         Address, Conduit, Generation, Interface, Interval, LastValue, Limits, MAX_CONDUITS,
-        MAX_RULES, Network, Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
+        MAX_RULES, Network, Operation, Page, Pair, PairKey, RegisterKey, Service, Settings,
+        ValueRange,
     },
 };
 use zerocopy::FromZeros as _;
@@ -235,6 +236,7 @@ struct Slot {
     rule_sets: Vec<[u16; 256]>,
     operations: Vec<Operation>,
     intervals: Vec<Interval>,
+    pages: Vec<Page>,
     limits: Vec<Limits>,
     value_ranges: Vec<ValueRange>,
 }
@@ -249,6 +251,7 @@ impl Slot {
             rule_sets: tables.rule_sets.iter().map(|set| set.rows).collect(),
             operations: tables.operations.iter().flatten().copied().collect(),
             intervals: tables.intervals.clone(),
+            pages: tables.pages.clone(),
             limits: tables.limits.clone(),
             value_ranges: tables.value_ranges.clone(),
             ..Self::default()

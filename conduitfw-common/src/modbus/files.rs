@@ -8,7 +8,7 @@ use crate::verdict::Reason;
 
 use super::function::FunctionCode;
 use super::request::limits_of;
-use super::{Judged, number_of};
+use super::{Judged, interval_of_cell, number_of};
 
 /// Sub-requests of seven bytes that fit in one request.
 pub const MAX_SUB_REQUESTS: u32 = 35;
@@ -97,12 +97,10 @@ fn sub_request<P: Platform, B: ByteSource>(
     if reference != REFERENCE_TYPE {
         return Err(Reason::RegisterNotAllowed);
     }
-    let found = p.find_interval(cell.first, cell.count, u32::from(file));
-    if found == 0 {
-        return Err(Reason::RegisterNotAllowed);
-    }
-    let Some(interval) = p.interval(slot, found.wrapping_sub(1)) else {
-        return Err(Reason::RegisterNotAllowed);
+    let found = interval_of_cell(p, &cell, u32::from(file));
+    let interval = match p.interval(slot, found.wrapping_sub(1)) {
+        Some(interval) if found != 0 && interval.first <= file && file <= interval.last => interval,
+        _ => return Err(Reason::RegisterNotAllowed),
     };
     let limits = limits_of(p, slot, interval.limits).unwrap_or_default();
     if limits.flags & limit::RECORDS != 0 {

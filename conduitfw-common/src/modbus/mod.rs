@@ -13,7 +13,7 @@ pub mod request;
 pub mod written;
 
 use crate::platform::Platform;
-use crate::table::INTERVAL_SEARCH_STEPS;
+use crate::table::{INTERVAL_SEARCH_STEPS, Operation};
 use crate::verdict::Reason;
 
 /// Bytes of an MBAP header up to and with the length field, which the length does not count.
@@ -159,6 +159,30 @@ const fn number_of(result: Result<(), Reason>) -> u32 {
     match result {
         Ok(()) => 0,
         Err(reason) => u32::from_be_bytes([0, 0, 0, reason.number()]),
+    }
+}
+
+/// The interval of a cell that holds `operand`: its index within the slot plus 1, or 0.
+#[inline(always)]
+fn interval_of_cell<P: Platform>(p: &mut P, cell: &Operation, operand: u32) -> u32 {
+    // A single one is held against the operand by whoever asks.
+    if cell.count == 1 {
+        return cell.first.wrapping_add(1);
+    }
+    if cell.pages == 0 {
+        return p.find_interval(cell.first, cell.count, operand);
+    }
+    let [_, beyond, page, low] = operand.to_be_bytes();
+    if beyond != 0 || page < cell.first_page || page > cell.last_page {
+        return 0;
+    }
+    let row = u32::from(cell.pages)
+        .wrapping_sub(1)
+        .wrapping_add(u32::from(page))
+        .wrapping_sub(u32::from(cell.first_page));
+    match p.page(p.seen().slot, row, low) {
+        0 => 0,
+        number => cell.first.wrapping_add(u32::from(number)),
     }
 }
 

@@ -106,13 +106,14 @@ mod tests {
     #[test]
     fn keys_are_in_the_order_of_the_numbers() {
         let integers = [i32::MIN, -70_000, -1, 0, 1, 70_000, i32::MAX];
-        for pair in integers.windows(2) {
-            assert!(key(number::I32, pair[0] as u32) < key(number::I32, pair[1] as u32));
+        for (low, high) in integers.iter().zip(integers.iter().skip(1)) {
+            let raw = |value: i32| value.cast_unsigned();
+            assert!(key(number::I32, raw(*low)) < key(number::I32, raw(*high)));
         }
         let shorts = [i16::MIN, -1, 0, 1, i16::MAX];
-        for pair in shorts.windows(2) {
-            let raw = |value: i16| u32::from(value as u16);
-            assert!(key(number::I16, raw(pair[0])) < key(number::I16, raw(pair[1])));
+        for (low, high) in shorts.iter().zip(shorts.iter().skip(1)) {
+            let raw = |value: i16| u32::from(value.cast_unsigned());
+            assert!(key(number::I16, raw(*low)) < key(number::I16, raw(*high)));
         }
         let floats = [
             f32::NEG_INFINITY,
@@ -129,8 +130,8 @@ mod tests {
             f32::MAX,
             f32::INFINITY,
         ];
-        for pair in floats.windows(2) {
-            assert!(key(number::F32, pair[0].to_bits()) < key(number::F32, pair[1].to_bits()));
+        for (low, high) in floats.iter().zip(floats.iter().skip(1)) {
+            assert!(key(number::F32, low.to_bits()) < key(number::F32, high.to_bits()));
         }
         for nan in [f32::NAN.to_bits(), 0x7f80_0001, 0xffff_ffff, 0xff80_0001] {
             assert_eq!(key(number::F32, nan), None);
@@ -138,6 +139,11 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "whole numbers that fit"
+    )]
     fn fixed_point_is_the_number_times_a_power_of_two() {
         for value in [0.0_f32, 1.0, -1.0, 0.1, 1500.25, -273.15, 1e-9, 3.4e4] {
             for scale in [0_i16, 10, 40] {

@@ -6,11 +6,13 @@ use crate::bytes::ByteSource;
 use crate::event::{EventOperation, field};
 use crate::platform::Platform;
 use crate::rate;
-use crate::table::{Interval, Limits, limit, operation};
+use crate::table::{Interval, Limits, Operation, limit, operation};
 use crate::verdict::Reason;
 
 use super::function::{self, Body, FunctionCode};
-use super::{Judged, LENGTH_COUNTS_FROM, Rest, check_header, number_of, outstanding};
+use super::{
+    Judged, LENGTH_COUNTS_FROM, Rest, check_header, interval_of_cell, number_of, outstanding,
+};
 
 /// Judges the ADU that begins at `at` in `source`, of which `bytes` bytes are there. What it asks
 /// for is left in the workspace.
@@ -142,7 +144,7 @@ fn judge<P: Platform, B: ByteSource>(
     } else {
         found
     };
-    let (mut at_interval, mut interval) = find(p, cell.first, cell.count, found, read_last)?;
+    let (mut at_interval, mut interval) = find(p, &cell, found, read_last)?;
     let mut last = read_last;
     if function == FunctionCode::READ_WRITE_MULTIPLE_REGISTERS {
         if there < 16 {
@@ -151,7 +153,7 @@ fn judge<P: Platform, B: ByteSource>(
         let [a1, a0, q1, q0] = source.u32(at.wrapping_add(12))?.to_be_bytes();
         let (first, quantity) = (u16::from_be_bytes([a1, a0]), u16::from_be_bytes([q1, q0]));
         last = last_of(first, quantity);
-        match find(p, cell.first, cell.count, u32::from(first), last) {
+        match find(p, &cell, u32::from(first), last) {
             Ok((_, written)) if !share_a_rate(p, slot, &interval, &written) => {
                 return Err(function.operand_reason());
             }
@@ -218,21 +220,16 @@ fn last_of(first: u16, quantity: u16) -> u32 {
 #[inline(always)]
 fn find<P: Platform>(
     p: &mut P,
-    first: u32,
-    count: u32,
+    cell: &Operation,
     operand: u32,
     last: u32,
 ) -> Result<(u32, Interval), Reason> {
     let denied = FunctionCode(p.seen().operation.function).operand_reason();
-    let mut index = first;
-    // A single one needs no search.
-    if count != 1 {
-        let found = p.find_interval(first, count, operand);
-        if found == 0 {
-            return Err(denied);
-        }
-        index = found.wrapping_sub(1);
+    let found = interval_of_cell(p, cell, operand);
+    if found == 0 {
+        return Err(denied);
     }
+    let index = found.wrapping_sub(1);
     match p.interval(p.seen().slot, index) {
         Some(interval)
             if operand >= u32::from(interval.first)

@@ -8,7 +8,7 @@ use aya::{
 };
 use conduitfw_common::table::{
     Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Limits, Network, NetworkKey,
-    Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings, ValueRange,
+    Operation, Page, Pair, PairKey, Reporting, RuleSet, Service, Settings, ValueRange,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -55,6 +55,7 @@ pub const PINNED: &[&str] = &[
     "RULE_SETS",
     "OPERATIONS",
     "INTERVALS",
+    "PAGES",
     "LIMITS",
     "VALUE_RANGES",
     "LAST_VALUES",
@@ -110,6 +111,8 @@ pub struct Maps {
     pub operations: Table<Operation>,
     /// Operands that operations allow.
     pub intervals: Table<Interval>,
+    /// Which interval holds an operand.
+    pub pages: Table<Page>,
     /// Limits of operations.
     pub limits: Table<Limits>,
     /// Values that may be written.
@@ -148,6 +151,7 @@ impl Maps {
             rule_sets: open(directory, "RULE_SETS")?,
             operations: open(directory, "OPERATIONS")?,
             intervals: open(directory, "INTERVALS")?,
+            pages: open(directory, "PAGES")?,
             limits: open(directory, "LIMITS")?,
             value_ranges: open(directory, "VALUE_RANGES")?,
             response_times: open(directory, "RESPONSE_TIMES")?,
@@ -176,6 +180,7 @@ impl Maps {
             rule_sets: take(ebpf, "RULE_SETS")?,
             operations: take(ebpf, "OPERATIONS")?,
             intervals: take(ebpf, "INTERVALS")?,
+            pages: take(ebpf, "PAGES")?,
             limits: take(ebpf, "LIMITS")?,
             value_ranges: take(ebpf, "VALUE_RANGES")?,
             response_times: take(ebpf, "RESPONSE_TIMES")?,

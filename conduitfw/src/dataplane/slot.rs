@@ -8,7 +8,8 @@ use aya::{
 };
 use conduitfw_common::table::{
     Conduit, FUNCTIONS, Interface, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
-    MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey, PairKey,
+    MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey,
+    PairKey,
 };
 
 use super::{
@@ -97,6 +98,13 @@ pub(super) fn write_slot(
         tables.intervals.iter().copied(),
     )
     .map_err(write("intervals"))?;
+    write_run(
+        &mut maps.pages,
+        slot,
+        MAX_PAGES,
+        tables.pages.iter().copied(),
+    )
+    .map_err(write("pages"))?;
     write_run(
         &mut maps.limits,
         slot,

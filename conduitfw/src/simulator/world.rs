@@ -96,6 +96,11 @@ impl Platform for Simulator {
         row(&self.slot(slot).intervals, index, MAX_INTERVALS)
     }
 
+    fn page(&self, slot: u32, row: u32, operand: u8) -> u16 {
+        let page = self.slot(slot).pages.get(row as usize);
+        page.map_or(0, |page| page.intervals[usize::from(operand)])
+    }
+
     fn limits(&self, slot: u32, index: u16) -> Option<Limits> {
         row(&self.slot(slot).limits, u32::from(index), MAX_LIMITS)
     }

@@ -12,8 +12,8 @@ use conduitfw_common::event::{EventOperation, EventRecord, Trace};
 use conduitfw_common::judgement::Judgement;
 use conduitfw_common::table::{
     Conduit, FUNCTIONS, InterfaceKey, LastValue, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
-    MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey, PairKey,
-    RegisterKey, Settings,
+    MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, NetworkKey,
+    PairKey, RegisterKey, Settings,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
 use zerocopy::{FromBytes as _, FromZeros as _};
@@ -178,6 +178,8 @@ impl Kernel {
         write_run(&mut maps.operations, first, operations)?;
         let intervals = tables.intervals.iter().copied();
         write_run(&mut maps.intervals, slot * MAX_INTERVALS, intervals)?;
+        let pages = tables.pages.iter().copied();
+        write_run(&mut maps.pages, slot * MAX_PAGES, pages)?;
         let limits = tables.limits.iter().copied();
         write_run(&mut maps.limits, slot * MAX_LIMITS, limits)?;
         let ranges = tables.value_ranges.iter().copied();

@@ -7,6 +7,7 @@ mod limits;
 mod loopholes;
 mod modbus;
 mod operands;
+mod pages;
 mod pairs;
 mod rows;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use conduitfw_common::table::{
     self, Address, Conduit as ConduitRow, FUNCTIONS, Generation, Interface, Interval, Limits,
-    MAX_SERVICES, Network, Operation, Pair, PairKey, RuleSet, Service, ValueRange, protocol,
+    MAX_SERVICES, Network, Operation, Page, Pair, PairKey, RuleSet, Service, ValueRange, protocol,
 };
 
 use super::diagnostic::{Diagnostics, Refusal};
@@ -62,6 +63,8 @@ pub struct CompiledTables {
     pub operations: Vec<[Operation; FUNCTIONS as usize]>,
     /// Intervals of operands.
     pub intervals: Vec<Interval>,
+    /// Which interval holds an operand, by its upper byte.
+    pub pages: Vec<Page>,
     /// Limits of operations and written values; the first limits nothing.
     pub limits: Vec<Limits>,
     /// Values that may be written.
@@ -146,6 +149,7 @@ fn build(
         rule_sets: modbus.rule_sets,
         operations: modbus.operations,
         intervals: modbus.intervals,
+        pages: modbus.pages.rows,
         limits: modbus.limits.limits,
         value_ranges: modbus.limits.values,
     }

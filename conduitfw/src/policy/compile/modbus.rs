@@ -17,10 +17,14 @@ use super::intervals::{Piece, disjoint};
 use super::limits::{LimitRows, NoRow};
 use super::loopholes;
 use super::operands::{Class, largest_operand, operands};
+use super::pages::Pages;
 
 /// What every cell of a row that allows nothing holds.
 const DENIED: Operation = Operation {
     kind: operation::DENIED,
+    first_page: 0,
+    pages: 0,
+    last_page: 0,
     reserved: 0,
     rule: 0,
     first: 0,
@@ -95,6 +99,7 @@ pub(super) struct ModbusTables {
     pub(super) rule_sets: Vec<RuleSet>,
     pub(super) operations: Vec<Row>,
     pub(super) intervals: Vec<Interval>,
+    pub(super) pages: Pages,
     pub(super) limits: LimitRows,
     known_sets: HashMap<[u16; 256], u16>,
     known_rows: HashMap<Vec<(u8, u16, u32, u32)>, u16>,
@@ -110,6 +115,7 @@ impl ModbusTables {
             rule_sets: vec![RuleSet { rows: [0; 256] }],
             operations: vec![[DENIED; FUNCTIONS as usize]],
             intervals: Vec::new(),
+            pages: Pages::default(),
             limits: LimitRows::new(ticks_per_second),
             known_sets: HashMap::new(),
             known_rows: HashMap::new(),
@@ -254,12 +260,13 @@ impl ModbusTables {
         }
         let count = u32::try_from(run.len()).unwrap_or(u32::MAX);
         let first = self.interval_run(&run, allowing, diagnostics);
-        Operation {
+        let cell = Operation {
             kind: operation::RANGES,
             first,
             count,
             ..DENIED
-        }
+        };
+        self.pages.index(cell, &run)
     }
 
     fn interval_run(
