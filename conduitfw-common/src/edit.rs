@@ -8,15 +8,12 @@
 
 use crate::bytes::Truncated;
 use crate::flow::connection::ahead;
-use crate::flow::entry::{Outstanding, request_state};
+use crate::flow::entry::{OUTSTANDING, Outstanding, request_state};
 use crate::modbus::function::FunctionCode;
 use crate::modbus::reply::{EXCEPTION_BIT, ILLEGAL_FUNCTION};
 use crate::modbus::{FUNCTION_AT, MAXIMUM_ADU_BYTES};
 use crate::packet::Packet;
-use crate::reset::{FrameEditor, fold, pseudo_header};
-
-/// Where the checksum stands in a TCP header.
-const CHECKSUM_AT: u32 = 16;
+use crate::reset::{CHECKSUM_AT, FrameEditor, fold, is_left_to_device};
 
 /// A function code that no server has (V1.1b3 §5: the last that a request may bear).
 const UNKNOWN_FUNCTION: u8 = 0x7f;
@@ -149,29 +146,28 @@ fn difference(old: u8, new: u8, is_odd: u32) -> u32 {
     (0xffff ^ word(old)).wrapping_add(word(new))
 }
 
-/// Puts the TCP checksum right. One that the device is to complete holds the pseudo-header alone,
-/// which has not changed.
+/// Changes what the frame at hand holds of denied requests, or of their refusals; `row` does it for
+/// one of the stream's rows, as [`row()`] does, and the TCP checksum follows.
 ///
 /// # Errors
-/// [`Truncated`].
+/// [`Truncated`]: the frame must be dropped.
 #[inline(always)]
-pub fn finish<F: FrameEditor>(
+pub fn edit<F: FrameEditor>(
     frame: &mut F,
     packet: &Packet,
-    changed: u32,
+    mut row: impl FnMut(&mut F, u32) -> Result<u32, Truncated>,
 ) -> Result<(), Truncated> {
-    if changed == 0 {
+    let is_partial = is_left_to_device(frame, packet)?;
+    let mut changed = 0_u32;
+    for number in 0..OUTSTANDING {
+        changed = changed.wrapping_add(row(frame, number)?);
+    }
+    // The sum of the pseudo-header has not changed.
+    if changed == 0 || is_partial {
         return Ok(());
     }
     let checksum_at = packet.transport_at.wrapping_add(CHECKSUM_AT);
     let old = frame.u16(checksum_at)?;
-    let tcp_bytes = packet
-        .payload_at
-        .wrapping_sub(packet.transport_at)
-        .wrapping_add(packet.payload_bytes);
-    if old == fold(pseudo_header(packet, tcp_bytes)) {
-        return Ok(());
-    }
     let sum = u64::from(!old).wrapping_add(u64::from(changed));
     frame.set_u16(checksum_at, !fold(sum))
 }

@@ -10,7 +10,6 @@ use crate::flow::connection::{ahead, close};
 use crate::flow::entry::{Direction, HISTORY_BYTES, flow_flag, side_flag};
 use crate::judge::end;
 use crate::judgement::Judgement;
-use crate::modbus::function::FunctionCode;
 use crate::modbus::{FUNCTION_AT, Judged, Rest};
 use crate::packet::Packet;
 use crate::platform::{FlowTable, MAX_PENDING_WRITES, Platform};
@@ -198,8 +197,7 @@ fn check_picked_up<P: Platform>(
     let is_first = p.stream(index).is_some_and(|stream| stream.waiting == 0);
     if is_first {
         let function = p.u8(packet.payload_at.wrapping_add(FUNCTION_AT))?;
-        let is_read = function >= FunctionCode::READ_COILS.0
-            && function <= FunctionCode::READ_INPUT_REGISTERS.0;
+        let is_read = matches!(function, 1..=4);
         return if packet.payload_bytes == READ_BYTES && is_read {
             Ok(())
         } else {

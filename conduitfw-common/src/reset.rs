@@ -24,6 +24,13 @@ pub trait FrameEditor: ByteSource {
     /// [`Truncated`].
     fn set_u32(&mut self, at: u32, value: u32) -> Result<(), Truncated>;
 
+    /// The ones' complement sum of `bytes` bytes from `at` on, as 16-bit words in network order (RFC
+    /// 1071 §1), folded.
+    ///
+    /// # Errors
+    /// [`Truncated`], also when they are too many.
+    fn sum(&self, at: u32, bytes: u32) -> Result<u16, Truncated>;
+
     /// Cuts the frame to `bytes` bytes.
     ///
     /// # Errors
@@ -48,15 +55,9 @@ pub fn rewrite<F: FrameEditor>(
     to_initiator: bool,
 ) -> Result<(), Truncated> {
     let at = packet.transport_at;
-    let checksum_at = at.wrapping_add(16);
-    let old_checksum = frame.u16(checksum_at)?;
-    let old_bytes = packet
-        .payload_at
-        .wrapping_sub(at)
-        .wrapping_add(packet.payload_bytes);
-    // A frame from this very machine may carry the sum of the pseudo-header alone, for the device
-    // to complete; what is put in its place must be completed the same way.
-    let is_partial = !to_initiator && old_checksum == fold(pseudo_header(packet, old_bytes));
+    let checksum_at = at.wrapping_add(CHECKSUM_AT);
+    // What is put in the place of a sum that the device is to complete must be completed as well.
+    let is_partial = !to_initiator && is_left_to_device(frame, packet)?;
 
     let (next, acknowledgement) = if to_initiator {
         (
@@ -89,6 +90,30 @@ pub fn rewrite<F: FrameEditor>(
     set_ip_length(frame, packet)?;
     frame.cut(at.wrapping_add(tcp::HEADER_BYTES))
 }
+
+/// Whether the TCP checksum is the sum of the pseudo-header alone, for the device to complete: so it
+/// is in a frame from this very machine. The right checksum of one segment in 65,536 looks the same,
+/// so the segment is summed up before it is believed.
+#[inline(always)]
+pub(crate) fn is_left_to_device<F: FrameEditor>(
+    frame: &F,
+    packet: &Packet,
+) -> Result<bool, Truncated> {
+    let at = packet.transport_at;
+    let bytes = packet
+        .payload_at
+        .wrapping_sub(at)
+        .wrapping_add(packet.payload_bytes);
+    let pseudo = pseudo_header(packet, bytes);
+    if frame.u16(at.wrapping_add(CHECKSUM_AT))? != fold(pseudo) {
+        return Ok(false);
+    }
+    let sum = u64::from(frame.sum(at, bytes)?);
+    Ok(fold(pseudo.wrapping_add(sum)) != u16::MAX)
+}
+
+/// Where the checksum stands in a TCP header.
+pub(crate) const CHECKSUM_AT: u32 = 16;
 
 /// Swaps the hardware addresses, the IP addresses and the ports.
 #[inline(always)]

@@ -9,7 +9,10 @@ use conduitfw_common::{
     table::Address,
 };
 
-use crate::verifier::{hidden, masked};
+use crate::{
+    stages,
+    verifier::{hidden, masked},
+};
 
 /// No frame is longer, and the verifier wants to see it.
 const MAXIMUM_OFFSET: u32 = 0x7fff;
@@ -163,6 +166,14 @@ impl FrameEditor for Frame {
     #[inline(always)]
     fn set_u32(&mut self, at: u32, value: u32) -> Result<(), Truncated> {
         self.write(at, value.to_be())
+    }
+
+    #[inline(always)]
+    fn sum(&self, at: u32, bytes: u32) -> Result<u16, Truncated> {
+        match stages::sum(self.context, at, bytes) {
+            u32::MAX => Err(Truncated),
+            sum => Ok(sum as u16),
+        }
     }
 
     #[inline(always)]

@@ -5,9 +5,10 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
 };
 use conduitfw_common::{
-    Verdict, edit,
+    Verdict,
+    bytes::Truncated,
+    edit,
     event::{EVENT_FRAME_BYTES, EventOperation, EventRecord, direction},
-    flow::entry::OUTSTANDING,
     judgement::Judgement,
     packet::Packet,
     platform::Platform,
@@ -70,15 +71,13 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
 #[inline(always)]
 fn edited(frame: &mut Frame, packet: &Packet, judgement: Judgement) -> u32 {
     let is_reply = u32::from(judgement.direction_number() == direction::REPLY);
-    let mut changed = 0;
-    for row in 0..OUTSTANDING {
-        let row = stages::edit_row(frame.context(), row, is_reply);
-        if row == u32::MAX {
-            return xdp_action::XDP_DROP;
+    let edited = edit::edit(frame, packet, |frame, row| {
+        match stages::edit_row(frame.context(), row, is_reply) {
+            u32::MAX => Err(Truncated),
+            changed => Ok(changed),
         }
-        changed += row;
-    }
-    match edit::finish(frame, packet, changed) {
+    });
+    match edited {
         Ok(()) => xdp_action::XDP_PASS,
         Err(_) => xdp_action::XDP_DROP,
     }

@@ -329,6 +329,45 @@ pub(crate) extern "C" fn window_shift(context: *mut xdp_md, at: u32, end: u32) -
     wire::tcp::window_shift(&Frame::new(context), at, end)
 }
 
+/// Words of four bytes that are summed up at most: a jumbo frame.
+const MAX_SUM_WORDS: u32 = 2304;
+
+/// The ones' complement sum of bytes of the frame as 16-bit words, folded; all ones when they are too
+/// many or not there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn sum(context: *mut xdp_md, at: u32, bytes: u32) -> u32 {
+    let frame = Frame::new(context);
+    if bytes > MAX_SUM_WORDS * 4 || at > 0x7fff {
+        return u32::MAX;
+    }
+    let mut sum = 0_u64;
+    for word in 0..MAX_SUM_WORDS {
+        let offset = word * 4;
+        if offset + 4 > bytes {
+            break;
+        }
+        let Ok(value) = frame.u32(at + offset) else {
+            return u32::MAX;
+        };
+        sum += u64::from(value);
+    }
+    let whole = bytes & !3;
+    for rest in 0..3 {
+        if whole + rest >= bytes {
+            break;
+        }
+        let Ok(byte) = frame.u8(at + whole + rest) else {
+            return u32::MAX;
+        };
+        sum += u64::from(byte) << (8 * ((rest & 1) ^ 1));
+    }
+    for _ in 0..4 {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum as u32 & 0xffff
+}
+
 /// Changes what the frame holds of one request of the stream at hand; answers what the checksum
 /// changes by, or all ones when the frame cannot be changed.
 #[unsafe(no_mangle)]

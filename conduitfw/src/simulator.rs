@@ -179,14 +179,11 @@ impl Simulator {
         let Some(stream) = self.streams.get(self.workspace.stream as usize) else {
             return Outcome::Drop;
         };
-        let mut changed = 0_u32;
-        for request in &stream.outstanding {
-            match edit::row(&mut editor, packet, request, is_reply) {
-                Ok(row) => changed = changed.wrapping_add(row),
-                Err(Truncated) => return Outcome::Drop,
-            }
-        }
-        if edit::finish(&mut editor, packet, changed).is_err() {
+        let edited = edit::edit(&mut editor, packet, |editor, row| {
+            let request = stream.outstanding.get(row as usize).ok_or(Truncated)?;
+            edit::row(editor, packet, request, is_reply)
+        });
+        if edited.is_err() {
             return Outcome::Drop;
         }
         if judgement.reason_number() == 0 {

@@ -105,6 +105,21 @@ impl Editor {
 }
 
 impl FrameEditor for Editor {
+    fn sum(&self, at: u32, bytes: u32) -> Result<u16, Truncated> {
+        let end = at.checked_add(bytes).ok_or(Truncated)?;
+        let bytes = self.0.get(at as usize..end as usize).ok_or(Truncated)?;
+        let words = bytes.chunks(2).map(|word| match *word {
+            [high, low] => u64::from(high) << 8 | u64::from(low),
+            [high] => u64::from(high) << 8,
+            _ => 0,
+        });
+        let mut sum: u64 = words.sum();
+        while u16::try_from(sum).is_err() {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        u16::try_from(sum).map_err(|_| Truncated)
+    }
+
     fn replace_u8(&mut self, at: u32, value: u8) -> Result<u8, Truncated> {
         let byte = self.0.get_mut(at as usize).ok_or(Truncated)?;
         Ok(std::mem::replace(byte, value))
