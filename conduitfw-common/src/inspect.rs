@@ -198,8 +198,7 @@ fn check_picked_up<P: Platform>(
     let is_first = p.stream(index).is_some_and(|stream| stream.waiting == 0);
     if is_first {
         let function = p.u8(packet.payload_at.wrapping_add(FUNCTION_AT))?;
-        let is_read = function >= FunctionCode::READ_COILS.0
-            && function <= FunctionCode::READ_INPUT_REGISTERS.0;
+        let is_read = matches!(function, FIRST_READ..=LAST_READ);
         return if packet.payload_bytes == READ_BYTES && is_read {
             Ok(())
         } else {
@@ -214,6 +213,8 @@ fn check_picked_up<P: Platform>(
 
 /// Bytes of a request of functions 1 to 4.
 const READ_BYTES: u32 = 12;
+const FIRST_READ: u8 = FunctionCode::READ_COILS.0;
+const LAST_READ: u8 = FunctionCode::READ_INPUT_REGISTERS.0;
 
 /// Bytes that went by before and that the responder may not have read yet must be the same.
 #[inline(always)]
