@@ -11,6 +11,7 @@ pub mod live;
 pub mod play;
 pub mod reader;
 pub mod receiver;
+mod requests;
 pub mod schedule;
 pub mod shrink;
 pub mod site;
