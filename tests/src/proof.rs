@@ -204,6 +204,10 @@ const BAD_LINE: Line = Line {
     lateness: Duration::from_millis(4),
 };
 
+/// Connections at a time at most: fewer than a listener keeps waiting. Beyond that it answers with
+/// cookies, and each repeated SYN with another number.
+const CONNECTIONS: u64 = 100;
+
 /// What honest clients and their lines did.
 #[derive(Debug)]
 pub struct Honest {
@@ -264,7 +268,7 @@ pub fn honest_clients(on_deny: &str, transactions: u64, seed: u64) -> Result<Hon
         (Some(Plc::start(control, (PLC, 502))?), None)
     };
     let clients = Clients {
-        connections: u16::try_from((transactions / 100).clamp(32, 400))?,
+        connections: u16::try_from((transactions / 100).clamp(32, CONNECTIONS))?,
         transactions,
         outstanding: 8,
         writes: true,
