@@ -19,6 +19,7 @@
 )]
 
 pub mod admit;
+pub mod adopt;
 pub mod bytes;
 pub mod classify;
 pub mod edit;

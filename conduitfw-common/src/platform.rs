@@ -215,19 +215,19 @@ pub trait Platform: ByteSource {
     fn check_registers(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].
     fn check_register(&mut self, register: u32, interval: u32) -> u64;
-    /// Stage: [`crate::modbus::written::keep_register`].
+    /// Stage: [`crate::modbus::last::keep_register`].
     fn keep_register(&mut self, register: u32, interval: u32) -> u64;
-    /// Stage: [`crate::modbus::written::confirm`].
+    /// Stage: [`crate::modbus::last::confirm`].
     fn confirm_written(&mut self, sequence: u32);
-    /// Stage: [`crate::modbus::written::check_coils`].
+    /// Stage: [`crate::modbus::coils::check_coils`].
     fn check_coils(&mut self, sequence: u32) -> u32;
-    /// Stage: [`crate::modbus::written::check_coil_run`].
+    /// Stage: [`crate::modbus::coils::check_coil_run`].
     fn check_coil_run(&mut self, coil: u32, interval: u32) -> u64;
-    /// Stage: [`crate::modbus::written::are_coils`].
+    /// Stage: [`crate::modbus::coils::are_coils`].
     fn are_coils(&mut self, at: u32, first_count: u32, value: u32) -> bool;
     /// Stage: [`crate::modbus::written::check_value`].
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32;
-    /// Stage: [`crate::modbus::written::keep`].
+    /// Stage: [`crate::modbus::last::keep`].
     fn keep_written(&mut self, write: u32);
     /// Stage: [`crate::modbus::files::check`].
     fn check_files(&mut self, sequence: u32) -> u32;
@@ -247,9 +247,9 @@ pub trait Platform: ByteSource {
     fn judge_reply(&mut self, at: u32, bytes: u32, sequence: u32) -> u64;
     /// Stage: [`crate::modbus::reply::go_on`].
     fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64;
-    /// Stage: [`crate::admit::adopt`].
+    /// Stage: [`crate::adopt::adopt`].
     fn adopt(&mut self, packet: &Packet, place: u32) -> Judgement;
-    /// Stage: [`crate::admit::adopted`].
+    /// Stage: [`crate::adopt::adopted`].
     fn adopted(&mut self, packet: &Packet, place: u32, judgement: Judgement) -> Judgement;
     /// Stage: [`crate::wire::tcp::window_shift`].
     fn window_shift(&self, packet: &Packet) -> u32;

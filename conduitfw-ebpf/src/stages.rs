@@ -4,14 +4,14 @@
 
 use aya_ebpf::bindings::xdp_md;
 use conduitfw_common::{
-    Reason, admit as long_way,
+    Reason, admit as long_way, adopt as picked_up,
     bytes::ByteSource,
     classify, edit,
     flow::entry::{HISTORY_BYTES, Stream},
     flow::store,
     inspect as stream,
     judgement::Judgement,
-    modbus::{self, files, outstanding, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, reply, request, written},
     platform::{FlowTable, Platform},
     replies, settle as known, wire,
 };
@@ -177,7 +177,7 @@ pub(crate) extern "C" fn check_register(register: u32, interval: u32) -> u64 {
 pub(crate) extern "C" fn keep_register(register: u32, interval: u32) -> u64 {
     match at_hand() {
         Some((mut kernel, stream)) => {
-            written::keep_register(&mut kernel, &History(stream), register, interval)
+            last::keep_register(&mut kernel, &History(stream), register, interval)
         }
         None => u64::from(UNREADABLE),
     }
@@ -187,7 +187,7 @@ pub(crate) extern "C" fn keep_register(register: u32, interval: u32) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn check_coils(sequence: u32) -> u32 {
     match at_hand() {
-        Some((mut kernel, stream)) => written::check_coils(&mut kernel, &History(stream), sequence),
+        Some((mut kernel, stream)) => coils::check_coils(&mut kernel, &History(stream), sequence),
         None => UNREADABLE,
     }
 }
@@ -196,9 +196,7 @@ pub(crate) extern "C" fn check_coils(sequence: u32) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn are_coils(at: u32, first_count: u32, value: u32) -> u32 {
     match at_hand() {
-        Some((_, stream)) => {
-            u32::from(written::are_coils(&History(stream), at, first_count, value))
-        }
+        Some((_, stream)) => u32::from(coils::are_coils(&History(stream), at, first_count, value)),
         None => 0,
     }
 }
@@ -216,7 +214,7 @@ pub(crate) extern "C" fn check_value(limits: u32, register: u32, raw: u32) -> u3
 #[inline(never)]
 pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
     if let Some((mut kernel, stream)) = at_hand() {
-        written::keep(&mut kernel, &History(stream), write);
+        last::keep(&mut kernel, &History(stream), write);
     }
     0
 }
@@ -225,7 +223,7 @@ pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn confirm_written(sequence: u32) -> u32 {
     if let Some((mut kernel, stream)) = at_hand() {
-        written::confirm(&mut kernel, &History(stream), sequence);
+        last::confirm(&mut kernel, &History(stream), sequence);
     }
     0
 }
@@ -255,7 +253,7 @@ pub(crate) extern "C" fn check_file(at: u32, is_first: u32) -> u64 {
 pub(crate) extern "C" fn check_coil_run(coil: u32, interval: u32) -> u64 {
     match at_hand() {
         Some((mut kernel, stream)) => {
-            written::check_coil_run(&mut kernel, &History(stream), coil, interval)
+            coils::check_coil_run(&mut kernel, &History(stream), coil, interval)
         }
         None => u64::from(UNREADABLE),
     }
@@ -306,7 +304,7 @@ pub(crate) extern "C" fn neutralise_adu(sequence: u32, bytes: u32, reason: u32) 
 #[inline(never)]
 pub(crate) extern "C" fn adopt(context: *mut xdp_md, place: u32) -> u64 {
     match Kernel::new(Frame::new(context)) {
-        Some((mut kernel, packet)) => long_way::adopt(&mut kernel, packet, place).to_bits(),
+        Some((mut kernel, packet)) => picked_up::adopt(&mut kernel, packet, place).to_bits(),
         None => NOTHING,
     }
 }
@@ -317,7 +315,7 @@ pub(crate) extern "C" fn adopted(place: u32, judgement: u64) -> u64 {
     match Kernel::new(Frame::ABSENT) {
         Some((mut kernel, packet)) => {
             let judgement = Judgement::from_bits(judgement);
-            long_way::adopted(&mut kernel, packet, place, judgement).to_bits()
+            picked_up::adopted(&mut kernel, packet, place, judgement).to_bits()
         }
         None => NOTHING,
     }

@@ -1,11 +1,13 @@
 //! inspect and decide: Modbus/TCP.
 //!
 //! MODBUS Messaging on TCP/IP Implementation Guide V1.0b §3.1 (MBAP header) and MODBUS Application
-//! Protocol Specification V1.1b3 (PDU). [`request`] judges what an initiator asks for, [`written`]
-//! and [`files`] what it would write and where; [`outstanding`] remembers it for [`reply`].
+//! Protocol Specification V1.1b3 (PDU). [`request`] judges what an initiator asks for, [`written`],
+//! [`coils`] and [`files`] what it would write and where, [`last`] how far that is from before; [`outstanding`] remembers it for [`reply`].
 
+pub mod coils;
 pub mod files;
 pub mod function;
+pub mod last;
 pub mod number;
 pub mod outstanding;
 pub mod reply;
@@ -44,7 +46,7 @@ pub enum Rest {
     Nothing,
     /// The registers that it writes: [`written::check_registers`].
     Registers,
-    /// The coils that it writes: [`written::check_coils`].
+    /// The coils that it writes: [`coils::check_coils`].
     Coils,
     /// The files that it reads or writes: [`files::check`].
     Files,

@@ -1,13 +1,13 @@
 //! The world around a frame: each table and stage as the decision asks for it.
 
 use conduitfw_common::{
-    Reason, admit, classify,
+    Reason, admit, adopt, classify,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     flow::store,
     inspect,
     judgement::Judgement,
-    modbus::{self, files, outstanding, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, reply, request, written},
     packet::Packet,
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
@@ -292,27 +292,27 @@ impl Platform for Simulator {
 
     fn keep_register(&mut self, register: u32, interval: u32) -> u64 {
         match self.history(self.workspace.stream) {
-            Some(kept) => written::keep_register(self, &kept, register, interval),
+            Some(kept) => last::keep_register(self, &kept, register, interval),
             None => u64::from(UNREADABLE),
         }
     }
 
     fn confirm_written(&mut self, sequence: u32) {
         if let Some(kept) = self.history(self.workspace.stream) {
-            written::confirm(self, &kept, sequence);
+            last::confirm(self, &kept, sequence);
         }
     }
 
     fn check_coils(&mut self, sequence: u32) -> u32 {
         match self.history(self.workspace.stream) {
-            Some(kept) => written::check_coils(self, &kept, sequence),
+            Some(kept) => coils::check_coils(self, &kept, sequence),
             None => UNREADABLE,
         }
     }
 
     fn are_coils(&mut self, at: u32, first_count: u32, value: u32) -> bool {
         self.history(self.workspace.stream)
-            .is_some_and(|kept| written::are_coils(&kept, at, first_count, value))
+            .is_some_and(|kept| coils::are_coils(&kept, at, first_count, value))
     }
 
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32 {
@@ -321,7 +321,7 @@ impl Platform for Simulator {
 
     fn keep_written(&mut self, write: u32) {
         if let Some(kept) = self.history(self.workspace.stream) {
-            written::keep(self, &kept, write);
+            last::keep(self, &kept, write);
         }
     }
 
@@ -341,7 +341,7 @@ impl Platform for Simulator {
 
     fn check_coil_run(&mut self, coil: u32, interval: u32) -> u64 {
         match self.history(self.workspace.stream) {
-            Some(kept) => written::check_coil_run(self, &kept, coil, interval),
+            Some(kept) => coils::check_coil_run(self, &kept, coil, interval),
             None => u64::from(UNREADABLE),
         }
     }
@@ -363,11 +363,11 @@ impl Platform for Simulator {
     }
 
     fn adopt(&mut self, packet: &Packet, place: u32) -> Judgement {
-        admit::adopt(self, packet, place)
+        adopt::adopt(self, packet, place)
     }
 
     fn adopted(&mut self, packet: &Packet, place: u32, judgement: Judgement) -> Judgement {
-        admit::adopted(self, packet, place, judgement)
+        adopt::adopted(self, packet, place, judgement)
     }
 
     fn window_shift(&self, packet: &Packet) -> u32 {

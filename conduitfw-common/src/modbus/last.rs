@@ -1,0 +1,190 @@
+//! The last values of registers under `max_step`: what passed, and what the responder confirmed.
+
+use crate::bytes::ByteSource;
+use crate::platform::{FlowTable, PendingWrite, Platform, Workspace};
+use crate::table::{Limits, RegisterKey, limit};
+use crate::verdict::Reason;
+
+use super::number;
+use super::written::{Checked, MAX_WRITTEN, interval_of, read, width, written};
+
+/// Whether a value is too far from the last ones, where there are any.
+#[inline(always)]
+pub(super) fn is_too_far<P: Platform>(p: &P, limits: &Limits, register: u32, raw: u32) -> bool {
+    let Some(key) = register_key(p, register) else {
+        return true;
+    };
+    let Some(last) = p.last_value(&key) else {
+        return false;
+    };
+    if last.number != limits.number || last.low_word_first != limits.low_word_first {
+        return false;
+    }
+    let fixed = |raw| number::fixed(limits.number, raw, limits.scale);
+    let new = fixed(raw);
+    number::distance(fixed(last.passed), new) > limits.step
+        || (last.is_confirmed != 0 && number::distance(fixed(last.confirmed), new) > limits.step)
+}
+
+/// The register of the responder of the flow at hand.
+#[inline(always)]
+fn register_key<P: Platform>(p: &P, register: u32) -> Option<RegisterKey> {
+    let [_, _, r1, r0] = register.to_be_bytes();
+    let unit = p.seen().operation.unit;
+    let entry = p.flow_seen(FlowTable::Flows, p.seen().place)?;
+    Some(RegisterKey {
+        responder: entry.responder,
+        port: entry.responder_port,
+        register: u16::from_be_bytes([r1, r0]),
+        unit: u32::from(unit),
+    })
+}
+
+/// Notes a write under `max_step`: its values count once the whole segment is allowed. Two such
+/// writes of one register in one segment are not told apart.
+#[inline(always)]
+pub(super) fn pend<P: Platform>(p: &mut P, sequence: u32) -> Result<(), Reason> {
+    let Workspace {
+        written,
+        interval,
+        operation,
+        ..
+    } = *p.seen();
+    let unit = u32::from(operation.unit);
+    let [_, _, f1, f0] = written.first.to_be_bytes();
+    let [_, _, l1, l0] = written.last.to_be_bytes();
+    let new = PendingWrite {
+        sequence,
+        interval,
+        first: u16::from_be_bytes([f1, f0]),
+        last: u16::from_be_bytes([l1, l0]),
+        unit,
+    };
+    let workspace = p.workspace();
+    let count = workspace.pending_writes;
+    for (write, number) in workspace.writes.iter().zip(0_u32..) {
+        if number < count
+            && write.unit == unit
+            && write.first <= new.last
+            && new.first <= write.last
+        {
+            return Err(Reason::StepTooLarge);
+        }
+    }
+    for (write, number) in workspace.writes.iter_mut().zip(0_u32..) {
+        if number == count {
+            *write = new;
+            workspace.pending_writes = count.wrapping_add(1);
+            return Ok(());
+        }
+    }
+    Err(Reason::StepTooLarge)
+}
+
+/// Remembers the values of a pending write, whose segment was allowed, as passed.
+#[inline(always)]
+pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, write: u32) {
+    let mut pending = PendingWrite::default();
+    for (row, number) in p.seen().writes.iter().zip(0_u32..) {
+        if number == write {
+            pending = *row;
+        }
+    }
+    let Ok(written) = written(source, pending.sequence) else {
+        return;
+    };
+    let workspace = p.workspace();
+    let [_, _, _, unit] = pending.unit.to_be_bytes();
+    workspace.operation.unit = unit;
+    workspace.written = written;
+    let mut interval = pending.interval;
+    let mut register = written.first;
+    for _ in 0..MAX_WRITTEN {
+        if register > written.last {
+            break;
+        }
+        let kept = Checked::from_bits(p.keep_register(register, interval));
+        interval = kept.interval;
+        register = register.wrapping_add(u32::from(kept.width));
+    }
+}
+
+/// Remembers the values of the request at `at`, which the responder has answered, as confirmed. The
+/// unit is that of the reply in the workspace.
+#[inline(always)]
+pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) {
+    let Ok(written) = written(source, at) else {
+        return;
+    };
+    p.workspace().written = written;
+    let mut register = written.first;
+    for _ in 0..MAX_WRITTEN {
+        if register > written.last {
+            break;
+        }
+        let kept = Checked::from_bits(p.keep_register(register, CONFIRMED));
+        register = register.wrapping_add(u32::from(kept.width));
+    }
+}
+
+/// In place of an interval: [`keep_register`] is to confirm what it kept before.
+const CONFIRMED: u32 = u32::MAX;
+
+/// Remembers the number that begins at one register, if its last value counts; answers as
+/// [`check_register`] does.
+#[inline(always)]
+pub fn keep_register<P: Platform, B: ByteSource>(
+    p: &mut P,
+    source: &B,
+    register: u32,
+    interval: u32,
+) -> u64 {
+    let written = p.seen().written;
+    let mut kept = Checked {
+        reason: 0,
+        width: 1,
+        is_guarded: false,
+        interval,
+    };
+    let Some(key) = register_key(p, register) else {
+        return kept.to_bits();
+    };
+    let known = p.last_value(&key);
+    if interval == CONFIRMED && known.is_none() {
+        return kept.to_bits();
+    }
+    let mut last = known.unwrap_or_default();
+    let mut limits = Limits {
+        number: last.number,
+        low_word_first: last.low_word_first,
+        ..Limits::default()
+    };
+    if interval != CONFIRMED {
+        let Some((index, interval)) = interval_of(p, register, interval) else {
+            return kept.to_bits();
+        };
+        kept.interval = index;
+        limits = p.limits(p.seen().slot, interval.limits).unwrap_or_default();
+        if interval.limits == 0 || limits.flags & limit::STEP == 0 {
+            kept.width = width(&limits);
+            return kept.to_bits();
+        }
+    }
+    kept.width = width(&limits);
+    let Ok(raw) = read(source, &written, register, &limits) else {
+        return kept.to_bits();
+    };
+    if interval == CONFIRMED {
+        last.confirmed = raw;
+        last.is_confirmed = 1;
+    } else {
+        if last.number != limits.number || last.low_word_first != limits.low_word_first {
+            last.is_confirmed = 0;
+        }
+        last.passed = raw;
+        last.number = limits.number;
+        last.low_word_first = limits.low_word_first;
+    }
+    p.set_last_value(&key, &last);
+    kept.to_bits()
+}
