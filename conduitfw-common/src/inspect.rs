@@ -196,9 +196,11 @@ fn check_picked_up<P: Platform>(
     let index = p.seen().stream;
     let is_first = p.stream(index).is_some_and(|stream| stream.waiting == 0);
     if is_first {
+        if packet.payload_bytes != READ_BYTES {
+            return Err(Reason::NoFlow);
+        }
         let function = p.u8(packet.payload_at.wrapping_add(FUNCTION_AT))?;
-        let is_read = matches!(function, 1..=4);
-        return if packet.payload_bytes == READ_BYTES && is_read {
+        return if matches!(function, 1..=4) {
             Ok(())
         } else {
             Err(Reason::NoFlow)
