@@ -299,8 +299,9 @@ pub(crate) fn clear(packet: &mut Packet) {
     const { assert!(size_of::<Packet>() == WORDS * 8 && align_of::<Packet>() == 8) };
     let words = (&raw mut *packet).cast::<u64>();
     for word in 0..WORDS {
+        let word = words.wrapping_add(word);
         // SAFETY: within the packet, which is made of whole words; zero is a packet.
-        unsafe { words.add(word).write_volatile(0) };
+        unsafe { word.write_volatile(0) };
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 
 /// The kernel and the stream of the flow at hand, for a stage that does not read the frame. One after
 /// the other: of two looked up together LLVM does arithmetic on the one before it is known to exist
-/// ("pointer arithmetic on map_value_or_null prohibited", Linux 6.1 and 6.12).
+/// ("R1 pointer arithmetic on `map_value_or_null` prohibited", Linux 6.1 and 6.12).
 #[inline(always)]
 fn at_hand() -> Option<(Kernel, &'static mut Stream)> {
     let (kernel, _) = Kernel::new(Frame::ABSENT)?;

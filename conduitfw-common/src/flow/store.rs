@@ -318,7 +318,12 @@ fn is_owner_alive<P: Platform>(p: &P, owner: u32, serial: u32, index: u32) -> bo
         _ => return false,
     }
     match p.flow_seen(FlowTable::Flows, place) {
-        Some(entry) => entry.serial == serial && entry.stream == index.wrapping_add(1),
+        // A closed flow needs its stream for repeated segments alone, and gives way.
+        Some(entry) => {
+            entry.serial == serial
+                && entry.stream == index.wrapping_add(1)
+                && entry.phase < phase::CLOSED
+        }
         None => false,
     }
 }
