@@ -104,6 +104,17 @@ pub(crate) struct Scratch {
 #[map]
 static CLOCK: Array<[u64; 2]> = Array::with_max_entries(1, 0);
 
+/// Set to 1 by user space before the program is loaded to be measured with: [`crate::trace`].
+#[unsafe(no_mangle)]
+static TRACING: u32 = 0;
+
+#[inline(always)]
+pub(crate) fn is_tracing() -> bool {
+    // SAFETY: reads a constant of this program; volatile, for user space may have changed it before
+    // loading.
+    unsafe { core::ptr::read_volatile(&raw const TRACING) != 0 }
+}
+
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// The value behind a pointer that a map lookup gave, to read.

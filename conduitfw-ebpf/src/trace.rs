@@ -9,16 +9,7 @@ use conduitfw_common::{
 
 use crate::{maps, verifier::masked};
 
-/// Set to 1 by user space before the program is loaded.
-#[unsafe(no_mangle)]
-static TRACING: u32 = 0;
-
-#[inline(always)]
-pub(crate) fn is_on() -> bool {
-    // SAFETY: reads a constant of this program; volatile, for user space may have changed it before
-    // loading.
-    unsafe { core::ptr::read_volatile(&raw const TRACING) != 0 }
-}
+pub(crate) use crate::maps::is_tracing as is_on;
 
 #[inline(always)]
 pub(crate) fn now_ticks() -> u64 {
@@ -32,14 +23,12 @@ pub(crate) fn judged(operation: &EventOperation, reason: u8) {
     };
     let at = masked(trace.count, TRACED_OPERATIONS as u32 - 1) as usize;
     trace.count += 1;
-    let row = trace.operations.as_mut_ptr().wrapping_add(at);
-    // SAFETY: the index was masked to the number of rows.
-    unsafe {
-        row.write(TracedOperation {
+    if let Some(row) = trace.operations.get_mut(at) {
+        *row = TracedOperation {
             operation: operation.told(),
             reason: u32::from(reason),
-        });
-    };
+        };
+    }
 }
 
 #[inline(always)]
