@@ -324,6 +324,28 @@ fn more_inspected_flows_than_there_is_memory_for_are_refused() {
     bench.finish();
 }
 
+#[test]
+fn closed_connections_leave_their_memory_to_new_ones() {
+    let mut bench = bench!(&unhurried(r#""reads""#, ""));
+    for port in 1025..1024 + 3 * u16::try_from(STREAMS).unwrap() {
+        let (hmi, plc) = ((HMI, port).into(), (PLC, 502).into());
+        let connection = [
+            segment(hmi, plc, SYN, (9, 0)),
+            segment(plc, hmi, SYN | ACK, (499, 10)),
+            segment(hmi, plc, ACK, (10, 500)),
+            segment(hmi, plc, FIN | ACK, (10, 500)),
+            segment(plc, hmi, FIN | ACK, (500, 11)),
+            segment(hmi, plc, ACK, (11, 501)),
+        ];
+        for (number, frame) in connection.into_iter().enumerate() {
+            if bench.give(&frame.build()).0 != XDP_PASS {
+                bench.complain("segment", &format!("{number} of port {port} is denied"));
+            }
+        }
+    }
+    bench.finish();
+}
+
 /// On a thread with a network namespace of its own, which ends with it.
 #[test]
 fn the_program_attaches_in_native_mode_to_veth() {
