@@ -143,6 +143,10 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     if is_picked_up {
         check_picked_up(p, packet, due, is_new)?;
     }
+    // An end before what went by already: whoever has not got that yet would believe it.
+    if !is_new && packet.tcp_flags & flag::FIN != 0 && data_end != due {
+        return Err(Reason::ChangedRetransmission);
+    }
     let known_end = if is_new { due } else { data_end };
     check_repetition(p, stream, packet, side.acknowledged, known_end)?;
     if is_new {

@@ -3,7 +3,7 @@
 
 use crate::classify;
 use crate::flow::connection::CONTROL_FLAGS;
-use crate::flow::entry::{Direction, flow_flag, phase};
+use crate::flow::entry::{Direction, FlowEntry, flow_flag, phase};
 use crate::flow::store::{free_stream, lifetime_ticks, remove};
 use crate::judge::{end, follow};
 use crate::judgement::Judgement;
@@ -55,6 +55,15 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         None => true,
     };
     let is_syn = packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0;
+    let second = p.generation(slot).map_or(0, |g| g.ticks_per_second);
+    if is_syn
+        && direction == Direction::Request
+        && age < u64::from(second).wrapping_mul(QUIET_SECONDS)
+        && p.flow_seen(FlowTable::Flows, place)
+            .is_some_and(|entry| takes_old_data(entry, packet))
+    {
+        return Judgement::deny(Reason::OutOfWindow, conduit).going(direction);
+    }
     if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request) {
         remove(p, FlowTable::Flows, place);
         return Judgement::AGAIN;
@@ -98,6 +107,20 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         p.workspace().reset_sequence = sequence;
     }
     judgement
+}
+
+/// How long after the last segment of a connection the next one of the same ports may not begin with
+/// a number that the last one has used (RFC 9293 §3.4.3): what is on its way yet would be taken for its
+/// own.
+const QUIET_SECONDS: u64 = 2;
+/// How far below the last number of a connection: more than windows of 16 bits leave room for.
+const USED_NUMBERS: u32 = 1 << 20;
+
+/// Whether the connection that a SYN opens would take what the old one has sent.
+#[inline(always)]
+fn takes_old_data(entry: &FlowEntry, packet: &Packet) -> bool {
+    let first = packet.sequence.wrapping_add(1);
+    entry.protocol != protocol::NONE && entry.request.next.wrapping_sub(first) < USED_NUMBERS
 }
 
 /// Looks the flow up in the policy that is in force now. Returns whether it is still allowed.

@@ -3,13 +3,13 @@
 use anyhow::{Context as _, Result};
 use conduitfw::simulator::Outcome;
 use conduitfw_tests::frames::modbus::{adu, read, write_registers, write_single};
-use conduitfw_tests::frames::{ACK, PSH, SYN, URG, tcp};
+use conduitfw_tests::frames::{ACK, FIN, PSH, SYN, URG, tcp};
 use conduitfw_tests::lab::skipped_without_root;
 use conduitfw_tests::oracle::gate::{Gate, Passage, Simulated};
 use conduitfw_tests::oracle::play::play;
 use conduitfw_tests::oracle::reader::Reader;
 use conduitfw_tests::oracle::receiver::MODELS;
-use conduitfw_tests::oracle::schedule::{Schedule, Step};
+use conduitfw_tests::oracle::schedule::{Fate, Schedule, Sent, Step};
 use conduitfw_tests::oracle::site::{SITES, Site};
 use conduitfw_tests::oracle::wire::Segment;
 use conduitfw_tests::twin::{Sizes, Twin};
@@ -140,4 +140,31 @@ fn a_reset_after_urgent_data_bears_the_number_that_is_due() -> Result<()> {
     let segment = Segment::read(&bytes).context("no segment")?;
     assert_eq!((segment.sequence, segment.is_sound), (100, true));
     Ok(())
+}
+
+#[test]
+fn a_connection_does_not_end_before_what_went_by() -> Result<()> {
+    // Data on its way behind the gateway was overtaken by a FIN and a SYN with lower numbers: the
+    // new connection took it, and began to read in the middle.
+    let data = [
+        adu(0x0452, 1, read(4, 0x4196, 2)),
+        adu(0x0102, 1, read(4, 0xf5e0, 3)),
+    ];
+    let bare = |at, flags| {
+        Step::Send(Sent {
+            at,
+            flags,
+            bare: true,
+            ..Sent::default()
+        })
+    };
+    let held = Step::Send(Sent {
+        bytes: data.concat(),
+        fate: Fate::Held,
+        ..Sent::default()
+    });
+    holds(
+        "functions, reset",
+        &[held, bare(0, FIN | ACK), bare(5, SYN)],
+    )
 }

@@ -21,11 +21,21 @@ pub(crate) struct Talk {
 
 impl Talk {
     /// Opens a connection to port 502. The sequence numbers soon wrap.
-    pub(crate) fn open(bench: &mut Bench, (hmi, plc): (IpAddr, IpAddr), port: u16) -> Self {
+    pub(crate) fn open(bench: &mut Bench, family: (IpAddr, IpAddr), port: u16) -> Self {
+        Self::open_from(bench, family, port, 0xffff_fff0)
+    }
+
+    /// The same with a first sequence number.
+    pub(crate) fn open_from(
+        bench: &mut Bench,
+        (hmi, plc): (IpAddr, IpAddr),
+        port: u16,
+        first: u32,
+    ) -> Self {
         let mut talk = Self {
             hmi: (hmi, port).into(),
             plc: (plc, 502).into(),
-            next: (0xffff_fff0, 7000),
+            next: (first, 7000),
         };
         let syn = tcp(talk.hmi, talk.plc)
             .flags(SYN)
