@@ -1,10 +1,11 @@
 //! The long way for a frame of a known flow: the policy changed, the interface differs, the
 //! connection opens anew or ends.
 
+use crate::admit::observe_or;
 use crate::classify;
-use crate::flow::connection::CONTROL_FLAGS;
+use crate::flow::connection::{CONTROL_FLAGS, ahead};
 use crate::flow::entry::{Direction, FlowEntry, flow_flag, phase};
-use crate::flow::store::{free_stream, lifetime_ticks, remove};
+use crate::flow::store::{find, free_stream, lifetime_ticks, remove};
 use crate::judge::{end, follow};
 use crate::judgement::Judgement;
 use crate::packet::{Packet, transport};
@@ -56,12 +57,11 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     };
     let is_syn = packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0;
     let second = p.generation(slot).map_or(0, |g| g.ticks_per_second);
-    if is_syn
+    let would_take_old_data = is_syn
         && direction == Direction::Request
-        && age < u64::from(second).wrapping_mul(QUIET_SECONDS)
         && p.flow_seen(FlowTable::Flows, place)
-            .is_some_and(|entry| takes_old_data(entry, packet))
-    {
+            .is_some_and(|entry| takes_old_data(entry, packet));
+    if would_take_old_data && age < u64::from(second).wrapping_mul(QUIET_SECONDS) {
         return Judgement::deny(Reason::OutOfWindow, conduit).going(direction);
     }
     if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request) {
@@ -87,7 +87,14 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     if (is_syn || had_flags & flow_flag::REOPENING != 0)
         && reopen(p, packet, place, direction, is_syn)
     {
+        if would_take_old_data && let Some(entry) = p.flow(FlowTable::Flows, place) {
+            entry.flags |= flow_flag::IN_DOUBT;
+        }
         return Judgement::AGAIN;
+    }
+    if had_flags & flow_flag::IN_DOUBT != 0 && is_held(p, packet, place, direction) {
+        let judgement = Judgement::deny(Reason::OutOfOrder, conduit).going(direction);
+        return observe_or(p, conduit, judgement);
     }
     if packet.transport == transport::ICMP {
         let wanted = match direction {
@@ -116,11 +123,45 @@ const QUIET_SECONDS: u64 = 2;
 /// How far below the last number of a connection: more than windows of 16 bits leave room for.
 const USED_NUMBERS: u32 = 1 << 20;
 
-/// Whether the connection that a SYN opens would take what the old one has sent.
+/// Whether the connection that a SYN opens would take what the old one has sent, or may yet send:
+/// nothing more once it is closed.
 #[inline(always)]
 fn takes_old_data(entry: &FlowEntry, packet: &Packet) -> bool {
-    let first = packet.sequence.wrapping_add(1);
-    entry.protocol != protocol::NONE && entry.request.next.wrapping_sub(first) < USED_NUMBERS
+    let (first, side) = (packet.sequence.wrapping_add(1), &entry.request);
+    let lowest = side.next.wrapping_sub(USED_NUMBERS).wrapping_add(1);
+    let highest = if entry.phase < phase::CLOSED && ahead(side.edge, side.next) > 0 {
+        side.edge
+    } else {
+        side.next
+    };
+    entry.protocol != protocol::NONE && first.wrapping_sub(lowest) <= highest.wrapping_sub(lowest)
+}
+
+/// Whether the segment waits: the responder may have taken a new connection that would read it in
+/// the middle. An answer of the old connection ends the doubt; one that the new connection has been
+/// given does not, whatever its numbers.
+#[inline(always)]
+fn is_held<P: Platform>(p: &mut P, packet: &Packet, place: u32, direction: Direction) -> bool {
+    if direction == Direction::Request {
+        return packet.payload_bytes != 0 || packet.tcp_flags & flag::FIN != 0;
+    }
+    let new_first = find(p, FlowTable::Openings, packet)
+        .and_then(|found| p.flow_seen(FlowTable::Openings, found.place))
+        .map(|entry| (entry.phase, entry.request.next));
+    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+        return true;
+    };
+    let is_new = new_first.is_some_and(|(in_phase, first)| {
+        in_phase != phase::OPENING || first == packet.acknowledgement
+    });
+    let is_old = packet.tcp_flags & (flag::ACK | flag::SYN | flag::RST) == flag::ACK
+        && packet.sequence == entry.reply.next
+        && ahead(packet.acknowledgement, entry.request.acknowledged) >= 0
+        && ahead(packet.acknowledgement, entry.request.next) <= 0;
+    if is_old && !is_new {
+        entry.flags &= !flow_flag::IN_DOUBT;
+    }
+    false
 }
 
 /// Looks the flow up in the policy that is in force now. Returns whether it is still allowed.

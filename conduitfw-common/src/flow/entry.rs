@@ -38,6 +38,9 @@ pub mod flow_flag {
     pub const REOPENING: u8 = 1;
     /// Picked up in the middle: requests from before may still be answered.
     pub const ADOPTED: u8 = 2;
+    /// The connection of that SYN would take this one's data for its own: what the initiator sends
+    /// waits until the responder shows which of the two it has.
+    pub const IN_DOUBT: u8 = 4;
 }
 
 /// Bits of [`Side::flags`].

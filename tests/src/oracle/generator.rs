@@ -6,7 +6,7 @@ use super::requests::{Pair, allowed_request, denied_like};
 use super::schedule::{Acknowledges, Fate, Schedule, Sent, Spoil, Step};
 use super::site::{OnDeny, Site};
 use crate::chance::Chance;
-use crate::frames::{FIN, RST, SYN, URG};
+use crate::frames::{ACK, FIN, RST, SYN, URG};
 
 /// The schedule of a seed.
 #[must_use]
@@ -70,9 +70,11 @@ impl Attacker<'_> {
                 self.steps.push(Step::acknowledge());
                 self.steps.push(Step::Answer);
             }
+            29 if self.chance.once_in(4) => self.give_up(),
             29 => self.game(),
             30 => {
-                let ticks = self.chance.short(600);
+                // Two seconds are 500 ticks.
+                let ticks = self.chance.short(1200);
                 self.steps.push(Step::Wait(ticks));
             }
             _ if self.chance.once_in(4) => {
@@ -218,6 +220,34 @@ impl Attacker<'_> {
             spoil,
             ..Sent::default()
         }));
+    }
+
+    /// Makes a receiver that is not strict give the connection up, and open another that may take
+    /// what is sent in the first for its own.
+    fn give_up(&mut self) {
+        let place = i32::try_from(self.next).unwrap_or(0);
+        let bare = |at, flags| {
+            Step::Send(Sent {
+                at,
+                flags,
+                bare: true,
+                ..Sent::default()
+            })
+        };
+        let off = i32::from(self.chance.short(40));
+        self.steps.push(bare(place + off, RST | ACK));
+        if self.chance.once_in(2) {
+            self.steps.push(Step::Wait(600));
+        }
+        let off = i32::from(self.chance.short(60)) - 40;
+        if self.chance.once_in(2) {
+            self.steps.push(Step::acknowledge());
+        }
+        self.steps.push(bare(place + off - 1, SYN));
+        let again = self.chance.below(3);
+        for _ in 0..again {
+            self.go_back();
+        }
     }
 
     /// A known trick, whole.

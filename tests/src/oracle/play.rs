@@ -13,6 +13,9 @@ use super::site::{FIELD_VLAN, Site};
 use super::wire::Segment;
 use crate::frames::{ACK, Frame, PSH, SYN, tcp};
 
+/// The longest time, in ticks, that a segment is on its way from the gateway to the receiver. The
+/// decision relies on these two seconds (`conduitfw_common::settle`).
+const ON_ITS_WAY: u64 = 2 * crate::twin::TICKS_PER_SECOND as u64;
 const HMI: [u8; 4] = [10, 10, 0, 5];
 const PLC: [u8; 4] = [10, 20, 0, 10];
 
@@ -64,7 +67,8 @@ struct Play<'a> {
     places: [usize; Reader::ALL.len()],
     /// Requests that the answering application has taken and not answered.
     unanswered: Vec<Request>,
-    held: Vec<Segment>,
+    /// What is on its way behind the gateway, and since when.
+    held: Vec<(u64, Segment)>,
     port: u16,
     first: u32,
     now: u64,
@@ -185,6 +189,7 @@ impl Play<'_> {
             Step::Answer => self.answer(),
             Step::Wait(ticks) => {
                 self.now += u64::from(*ticks);
+                self.release_late();
                 Ok(())
             }
             Step::Reopen(first) => self.open(*first),
@@ -223,7 +228,7 @@ impl Play<'_> {
         match sent.fate {
             Fate::Arrives => self.arrive(&segment),
             Fate::Lost => {}
-            Fate::Held => self.held.push(segment),
+            Fate::Held => self.held.push((self.now, segment)),
             Fate::Twice => {
                 self.arrive(&segment);
                 self.arrive(&segment);
@@ -249,7 +254,17 @@ impl Play<'_> {
         if last_first {
             held.reverse();
         }
-        for segment in &held {
+        for (_, segment) in &held {
+            self.arrive(segment);
+        }
+    }
+
+    /// Nothing is on its way for longer than [`ON_ITS_WAY`].
+    fn release_late(&mut self) {
+        let now = self.now;
+        let is_late = |(since, _): &mut (u64, Segment)| now - *since >= ON_ITS_WAY;
+        let late: Vec<(u64, Segment)> = self.held.extract_if(.., is_late).collect();
+        for (_, segment) in &late {
             self.arrive(segment);
         }
     }
@@ -275,7 +290,12 @@ impl Play<'_> {
 
     /// The segment reaches the receiver, and its applications read.
     fn arrive(&mut self, segment: &Segment) {
-        let _ = self.receiver.take(segment);
+        if self.receiver.take(segment) {
+            // A new connection: the applications begin anew, whatever the gateway thinks of it.
+            self.places = [0; Reader::ALL.len()];
+            self.unanswered.clear();
+            self.receiver.sent(1);
+        }
         for (reader, place) in Reader::ALL.into_iter().zip(&mut self.places) {
             while let Some((request, length)) = self
                 .receiver
