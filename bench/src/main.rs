@@ -10,6 +10,7 @@
 mod builder;
 mod cases;
 mod control;
+mod frames;
 mod machine;
 mod pacer;
 mod page;
@@ -26,17 +27,15 @@ mod targets;
 mod worst;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
-use builder::Builder;
-use cases::{Case, median};
 use machine::Machine;
-use report::{FLOOR, FrameRow, Report};
+use report::Report;
 
 /// Measures what a frame costs and what a gateway carries.
 #[derive(Parser)]
@@ -74,6 +73,12 @@ struct Arguments {
     /// Record the slowest frames instead of holding them against the record.
     #[arg(long)]
     record_slowest: bool,
+    /// Only frames in whose name this stands, and the floor: a few seconds for each.
+    #[arg(long, value_name = "WORDS", conflicts_with = "only")]
+    case: Vec<String>,
+    /// Hold those frames against the ones of another build of the kernel program, turn about.
+    #[arg(long, value_name = "OBJECT", requires = "case")]
+    against: Option<PathBuf>,
     /// Give the frames of one case until interrupted, for a profiler to watch.
     #[arg(long, value_name = "CASE")]
     spin: Option<String>,
@@ -113,24 +118,30 @@ fn run(arguments: &Arguments) -> Result<()> {
         .args(["-n", "-20", "-p", &std::process::id().to_string()])
         .output();
     let began = Instant::now();
+    let (object, floors) = (
+        arguments.objects.join("conduitfw-ebpf"),
+        arguments.objects.join("floors"),
+    );
     if let Some(name) = &arguments.spin {
-        return spin(arguments, name);
+        return spin((&object, &floors), name);
     }
     let mut report = Report {
         machine: Machine::look(),
         rounds: arguments.rounds,
         ..Report::default()
     };
+    if !arguments.case.is_empty() {
+        return quick(arguments, (&object, &floors), report);
+    }
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     if wanted(Part::Frames) {
-        frames(arguments, &mut report).context("frames")?;
+        frames::measure(&mut report, (&object, &floors), &[]).context("frames")?;
     }
     let registers = policy::knows_registers();
     if wanted(Part::Paths) {
         paths::measure(&mut report, registers).context("paths")?;
     }
     if wanted(Part::Rates) {
-        let floors = arguments.objects.join("floors");
         rates::measure(&mut report, &floors, registers).context("packet rate")?;
     }
     if wanted(Part::Control) {
@@ -188,14 +199,8 @@ fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn cases(arguments: &Arguments) -> Result<Vec<Case>> {
-    let object = arguments.objects.join("conduitfw-ebpf");
-    let floors = arguments.objects.join("floors");
-    Builder::new(&object, &floors, policy::knows_registers()).build()
-}
-
-fn spin(arguments: &Arguments, name: &str) -> Result<()> {
-    let mut cases = cases(arguments)?;
+fn spin((object, floors): (&Path, &Path), name: &str) -> Result<()> {
+    let mut cases = frames::cases(object, floors, &[name.to_owned()])?;
     let case = cases.iter_mut().find(|case| case.title() == name);
     let case = case.with_context(|| format!("there is no case `{name}`"))?;
     eprintln!("giving frames; Ctrl-C ends it");
@@ -204,40 +209,22 @@ fn spin(arguments: &Arguments, name: &str) -> Result<()> {
     }
 }
 
-/// Every case once a round.
-fn frames(arguments: &Arguments, report: &mut Report) -> Result<()> {
-    eprintln!("==> frames: {} rounds", arguments.rounds);
-    let mut cases = cases(arguments)?;
-    let mut rounds: Vec<Vec<Vec<f64>>> = cases
-        .iter()
-        .map(|case| vec![Vec::new(); case.names.len()])
-        .collect();
-    let mut empty = Vec::new();
-    for _ in 0..arguments.rounds {
-        for (case, rounds) in cases.iter_mut().zip(&mut rounds) {
-            for (round, figure) in rounds.iter_mut().zip(case.measure()?) {
-                round.push(figure);
-            }
+/// A few frames, again and again.
+fn quick(arguments: &Arguments, objects: (&Path, &Path), mut report: Report) -> Result<()> {
+    let wanted = &arguments.case;
+    // What one round costs in time is little: more of them find a quiet moment.
+    report.rounds = arguments.rounds.max(25);
+    let text = match &arguments.against {
+        Some(before) => frames::against(&mut report, objects, before, wanted)?,
+        None => {
+            frames::measure(&mut report, objects, wanted)?;
+            frames::quick(&report)
         }
-        empty.push(cases[0].empty_loop()?);
-    }
-    let empty = median(&mut empty);
-    for (case, rounds) in cases.iter().zip(&mut rounds) {
-        for (name, figures) in case.names.iter().zip(rounds) {
-            let Some(name) = name else { continue };
-            let middle = median(figures);
-            report.frames.push(FrameRow {
-                name: name.clone(),
-                ns: middle + empty,
-                ratio_to_floor: 0.0,
-                min: figures.first().map_or(0.0, |figure| figure + empty),
-                max: figures.last().map_or(0.0, |figure| figure + empty),
-            });
-        }
-    }
-    let floor = report.frame(FLOOR).context("the floor was not measured")?;
-    for row in &mut report.frames {
-        row.ratio_to_floor = row.ns / floor;
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{text}");
     }
     Ok(())
 }

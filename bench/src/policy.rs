@@ -63,16 +63,46 @@ pub(crate) fn guarded() -> String {
     text
 }
 
+/// What the measured conduit does with what it denies.
+#[derive(Clone, Copy)]
+pub(crate) enum OnDeny {
+    /// Nothing.
+    Drop,
+    /// Ends the connection.
+    Reset,
+    /// Answers.
+    Exception,
+}
+
+impl OnDeny {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reset => "reset",
+            Self::Exception => "exception",
+        }
+    }
+}
+
 /// A policy in the making.
 #[derive(Clone, Copy)]
 pub(crate) struct Policy {
     extent: Extent,
+    on_deny: OnDeny,
 }
 
 impl Policy {
     /// The plant, whose measured conduit drops what it denies.
     pub(crate) fn of(extent: Extent) -> Self {
-        Self { extent }
+        Self {
+            extent,
+            on_deny: OnDeny::Drop,
+        }
+    }
+
+    /// The same with another answer to what is denied.
+    pub(crate) fn on_deny(self, on_deny: OnDeny) -> Self {
+        Self { on_deny, ..self }
     }
 
     /// The text, with registers and values if rules can name them.
@@ -103,8 +133,9 @@ impl Policy {
         let _ = write!(
             text,
             "[[conduits]]\nname = \"dosing\"\nfrom = [{from}]\n\
-             to = [\"plc\"]\nrationale = \"Operators watch the dosing\"\non_deny = \"drop\"\n\
-             new_flows = \"unlimited\"\ntcp = [80]\nudp = [5000]\n"
+             to = [\"plc\"]\nrationale = \"Operators watch the dosing\"\non_deny = \"{}\"\n\
+             new_flows = \"unlimited\"\ntcp = [80]\nudp = [5000]\n",
+            self.on_deny.word()
         );
         self.rules(&mut text, registers);
         text

@@ -49,6 +49,9 @@ pub(crate) struct FrameRow {
     pub(crate) min: f64,
     /// The highest.
     pub(crate) max: f64,
+    /// The lowest sample of all, which other work on the machine disturbed least.
+    #[serde(default)]
+    pub(crate) lowest: f64,
 }
 
 /// Transactions of real clients.
@@ -343,7 +346,7 @@ fn short(value: f64) -> String {
 }
 
 /// A table with columns of even width; nothing when it has no rows.
-fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -394,6 +397,7 @@ mod tests {
                 ratio_to_floor,
                 min: 9.0,
                 max: 11.0,
+                lowest: 9.0,
             }],
             ..Report::default()
         };

@@ -1,5 +1,7 @@
 //! The bench: builds all that is measured, optimised, and hands over to the program that measures.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 use crate::{ebpf, shell};
@@ -16,6 +18,15 @@ pub(crate) struct Arguments {
     options: Vec<String>,
 }
 
+impl Arguments {
+    /// Whether single frames alone are measured. Then the kernel does the work, and it does not
+    /// matter how well this side is optimised.
+    fn is_quick(&self) -> bool {
+        let mut options = self.options.iter();
+        options.any(|option| option == "--case" || option.starts_with("--case="))
+    }
+}
+
 /// Builds and measures.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !shell::is_root() {
@@ -24,18 +35,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ebpf::run()?;
     let floors = ebpf::floors()?;
     let objects = floors.parent().context("an object lies nowhere")?;
-    shell::step("controller and bench, optimised; a minute or two", || {
-        let packages = ["--package", "conduitfw", "--package", "conduitfw-bench"];
-        let mut command = shell::cargo();
-        shell::run(
-            command
-                .args(["build", "--quiet", "--release"])
-                .args(packages),
-        )
-    })?;
+    let program = build(arguments.is_quick())?;
     let commit = shell::capture(shell::command("git").args(["describe", "--always", "--dirty"]))
         .unwrap_or_default();
-    let program = shell::target("release/conduitfw-bench");
     let mut command = shell::command(&program.to_string_lossy());
     command
         .env("CONDUITFW_COMMIT", commit.trim())
@@ -45,4 +47,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .arg(shell::root().join("docs/performance.md"))
         .args(&arguments.options);
     shell::run(&mut command)
+}
+
+/// Builds the bench, and the controller if that is to be measured; the program.
+fn build(is_quick: bool) -> Result<PathBuf> {
+    if is_quick {
+        shell::step("bench", || {
+            let mut command = shell::cargo();
+            shell::run(command.args(["build", "--quiet", "--package", "conduitfw-bench"]))
+        })?;
+        return Ok(shell::target("debug/conduitfw-bench"));
+    }
+    shell::step("controller and bench, optimised; a minute or two", || {
+        let packages = ["--package", "conduitfw", "--package", "conduitfw-bench"];
+        let mut command = shell::cargo();
+        shell::run(
+            command
+                .args(["build", "--quiet", "--release"])
+                .args(packages),
+        )
+    })?;
+    Ok(shell::target("release/conduitfw-bench"))
 }

@@ -1,0 +1,172 @@
+//! Single frames: every case once a round, and one build held against another.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::builder::Builder;
+use crate::cases::{Case, median};
+use crate::policy::knows_registers;
+use crate::report::{FLOOR, FrameRow, Report, table};
+
+/// Every case whose name holds one of the wanted words, or every case.
+pub(crate) fn cases(object: &Path, floors: &Path, wanted: &[String]) -> Result<Vec<Case>> {
+    let cases = Builder::new(object, floors, knows_registers(), wanted).build();
+    cases.with_context(|| object.display().to_string())
+}
+
+/// Every case once a round.
+pub(crate) fn measure(
+    report: &mut Report,
+    (object, floors): (&Path, &Path),
+    wanted: &[String],
+) -> Result<()> {
+    eprintln!("==> frames: {} rounds", report.rounds);
+    let mut cases = cases(object, floors, wanted)?;
+    let mut sheets = vec![Sheet::of(&cases)];
+    for _ in 0..report.rounds {
+        sheets[0].round(&mut cases)?;
+    }
+    report.frames = sheets.remove(0).rows(&cases)?;
+    Ok(())
+}
+
+/// The same cases of two builds, turn about; what each costs, and the difference.
+pub(crate) fn against(
+    report: &mut Report,
+    (object, floors): (&Path, &Path),
+    before: &Path,
+    wanted: &[String],
+) -> Result<String> {
+    eprintln!("==> frames of two builds: {} rounds", report.rounds);
+    let mut ours = cases(object, floors, wanted)?;
+    let mut theirs = cases(before, floors, wanted)?;
+    let (mut our_sheet, mut their_sheet) = (Sheet::of(&ours), Sheet::of(&theirs));
+    for _ in 0..report.rounds {
+        their_sheet.round(&mut theirs)?;
+        our_sheet.round(&mut ours)?;
+    }
+    report.frames = our_sheet.rows(&ours)?;
+    let theirs = their_sheet.rows(&theirs)?;
+    let row = |row: &FrameRow| {
+        let other = theirs.iter().find(|other| other.name == row.name)?;
+        let change = |now: f64, before: f64| {
+            format!(
+                "{:+.1} ({:+.1}%)",
+                now - before,
+                (now / before - 1.0) * 100.0
+            )
+        };
+        Some(vec![
+            row.name.clone(),
+            format!("{:.1}", other.lowest),
+            format!("{:.1}", row.lowest),
+            change(row.lowest, other.lowest),
+            change(row.ns, other.ns),
+        ])
+    };
+    let rows: Vec<_> = report.frames.iter().filter_map(row).collect();
+    let heads = [
+        "frame",
+        "lowest before",
+        "lowest now",
+        "change",
+        "of medians",
+    ];
+    Ok(table(&heads, &rows))
+}
+
+/// What a change in the program is judged by: the lowest samples, which other work on the machine
+/// disturbs least.
+pub(crate) fn quick(report: &Report) -> String {
+    let lowest = |name: &str| {
+        let row = report.frames.iter().find(|row| row.name == name);
+        row.map_or(f64::NAN, |row| row.lowest)
+    };
+    let floor = lowest(FLOOR);
+    let row = |row: &FrameRow| {
+        vec![
+            row.name.clone(),
+            format!("{:.1}", row.lowest),
+            format!("{:.2}", row.lowest / floor),
+            format!("{:.1}", row.ns),
+            format!("{:.2}", row.ratio_to_floor),
+        ]
+    };
+    let rows: Vec<_> = report.frames.iter().map(row).collect();
+    let heads = ["frame", "lowest ns", "x floor", "median ns", "x floor"];
+    let mut text = table(&heads, &rows);
+    let _ = write!(text, "\n{} rounds", report.rounds);
+    text
+}
+
+/// The figures of one build.
+struct Sheet {
+    /// By case and template.
+    places: Vec<Vec<Place>>,
+    empty: Vec<f64>,
+}
+
+/// The figures of a template.
+#[derive(Clone)]
+struct Place {
+    rounds: Vec<f64>,
+    lowest_with: f64,
+    lowest_without: f64,
+}
+
+impl Sheet {
+    fn of(cases: &[Case]) -> Self {
+        let place = Place {
+            rounds: Vec::new(),
+            lowest_with: f64::INFINITY,
+            lowest_without: f64::INFINITY,
+        };
+        let places = cases
+            .iter()
+            .map(|case| vec![place.clone(); case.names.len()]);
+        Self {
+            places: places.collect(),
+            empty: Vec::new(),
+        }
+    }
+
+    fn round(&mut self, cases: &mut [Case]) -> Result<()> {
+        for (case, places) in cases.iter_mut().zip(&mut self.places) {
+            for (place, figure) in places.iter_mut().zip(case.measure()?) {
+                place.rounds.push(figure.middle);
+                place.lowest_with = place.lowest_with.min(figure.lowest_with);
+                place.lowest_without = place.lowest_without.min(figure.lowest_without);
+            }
+        }
+        self.empty.push(cases[0].empty_loop()?);
+        Ok(())
+    }
+
+    fn rows(mut self, cases: &[Case]) -> Result<Vec<FrameRow>> {
+        let empty = median(&mut self.empty);
+        let lowest_empty = self.empty.first().copied().unwrap_or(empty);
+        let mut rows = Vec::new();
+        for (case, places) in cases.iter().zip(&mut self.places) {
+            for (name, place) in case.names.iter().zip(places) {
+                let Some(name) = name else { continue };
+                let middle = median(&mut place.rounds);
+                rows.push(FrameRow {
+                    name: name.clone(),
+                    ns: middle + empty,
+                    ratio_to_floor: 0.0,
+                    min: place.rounds.first().map_or(0.0, |round| round + empty),
+                    max: place.rounds.last().map_or(0.0, |round| round + empty),
+                    lowest: place.lowest_with - place.lowest_without + lowest_empty,
+                });
+            }
+        }
+        let floor = rows.iter().find(|row| row.name == FLOOR);
+        let floor = floor.context("the floor was not measured")?.ns;
+        for row in &mut rows {
+            row.ratio_to_floor = row.ns / floor;
+        }
+        Ok(rows)
+    }
+}
