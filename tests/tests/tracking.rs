@@ -331,6 +331,9 @@ fn how_a_connection_must_not_begin() -> Result<()> {
     stage.finish()
 }
 
+/// A first number beyond the window of any connection here.
+const ELSEWHERE: u32 = 0x4000_0000;
+
 #[test]
 fn ports_are_used_again() -> Result<()> {
     let mut stage = stage!(&policy());
@@ -338,8 +341,14 @@ fn ports_are_used_again() -> Result<()> {
     let mut talk = first;
     talk.asks(&mut stage, "half a request", &ask(1)[..7], Pass)?;
     // The HMI restarts; the PLC still has the old connection.
+    let near = tcp(talk.hmi, talk.plc).flags(SYN).seq(5000).build();
+    stage.expect(
+        "SYN whose connection would take this one's data",
+        &near,
+        Drop(Reason::OutOfWindow),
+    )?;
     let mut anew = Talk {
-        next: (5000, talk.next.1),
+        next: (ELSEWHERE, talk.next.1),
         ..talk
     };
     let syn = tcp(anew.hmi, anew.plc).flags(SYN).seq(anew.next.0).build();
@@ -352,12 +361,12 @@ fn ports_are_used_again() -> Result<()> {
     stage.expect(
         "data of one that is not open",
         &data,
-        Drop(Reason::OutOfOrder),
+        Drop(Reason::OutOfWindow),
     )?;
     let rst = tcp(anew.hmi, anew.plc).flags(RST).seq(talk.next.0).build();
     stage.expect("the HMI resets the old one", &rst, Pass)?;
     talk.asks(&mut stage, "the old one is closed", &ask(2), STRAY)?;
-    anew.next.0 = 5000;
+    anew.next.0 = ELSEWHERE;
     let mut anew = anew.open(&mut stage)?;
     anew.asks(&mut stage, "the new one begins with an ADU", &ask(3), Pass)?;
     anew.answers(&mut stage, "and its answer", &reply(3), Pass)?;
