@@ -91,7 +91,7 @@ struct Plan<'a> {
     outcomes: &'static [&'static str],
     drained: bool,
     flows: u32,
-    /// Frames of each template in one sample.
+    /// Frames of each template in one block.
     frames: u32,
 }
 
@@ -102,7 +102,7 @@ impl<'a> Plan<'a> {
             outcomes,
             drained: false,
             flows: 1,
-            frames: 2048,
+            frames: 1024,
         }
     }
 
@@ -228,7 +228,7 @@ impl<'a> Builder<'a> {
             rig: None,
             outcomes: &[PASSED],
             drained: false,
-            frames: 2048,
+            frames: 1024,
         });
         Ok(())
     }

@@ -7,9 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::pacer::Pacer;
 use crate::rig::{Rig, account};
-
-/// Samples of a case in one round; their median is the round's figure.
-const SAMPLES: usize = 5;
+use crate::script::BLOCKS;
 
 /// A script, the program that judges its frames, and what must become of them.
 pub(crate) struct Case {
@@ -26,15 +24,15 @@ pub(crate) struct Case {
     pub(crate) outcomes: &'static [&'static str],
     /// Whether events are taken out of the buffer between the samples.
     pub(crate) drained: bool,
-    /// Frames of each template in one sample.
+    /// Frames of each template in one block, a power of two.
     pub(crate) frames: u32,
 }
 
 /// Nanoseconds of a template's frames in one round.
 pub(crate) struct Figure {
-    /// Median of the samples, without what the script costs.
+    /// Median of the blocks, without what the script costs.
     pub(crate) middle: f64,
-    /// The lowest sample, the script included.
+    /// The lowest block, the script included.
     pub(crate) lowest_with: f64,
     /// The lowest of the script alone.
     pub(crate) lowest_without: f64,
@@ -43,28 +41,25 @@ pub(crate) struct Figure {
 impl Case {
     /// Measures once: by template.
     pub(crate) fn measure(&mut self) -> Result<Vec<Figure>> {
-        let mut samples = vec![Vec::new(); self.names.len()];
-        let mut lowest = vec![(f64::INFINITY, f64::INFINITY); self.names.len()];
-        let frames = self.frames * self.names.len() as u32;
-        for _ in 0..SAMPLES {
-            if let Some(rig) = self.rig.as_ref().filter(|_| self.drained) {
-                rig.borrow_mut().drain();
-            }
-            let before = self.counts()?;
-            let with = self.paced.clock(frames)?;
-            self.check(&before, u64::from(frames))?;
-            let without = self.empty.clock(frames)?;
-            for (at, (with, without)) in with.into_iter().zip(without).enumerate() {
-                samples[at].push(with - without);
-                lowest[at] = (lowest[at].0.min(with), lowest[at].1.min(without));
-            }
+        if let Some(rig) = self.rig.as_ref().filter(|_| self.drained) {
+            rig.borrow_mut().drain();
         }
-        let figure = |(samples, lowest): (&mut Vec<f64>, (f64, f64))| Figure {
-            middle: median(samples),
-            lowest_with: lowest.0,
-            lowest_without: lowest.1,
+        let before = self.counts()?;
+        let with = self.paced.clock(self.frames)?;
+        let frames = self.frames * BLOCKS * self.names.len() as u32;
+        self.check(&before, u64::from(frames))?;
+        let without = self.empty.clock(self.frames)?;
+        let lowest = |blocks: &[f64]| blocks.iter().copied().fold(f64::INFINITY, f64::min);
+        let figure = |(with, without): (&mut Vec<f64>, &mut Vec<f64>)| Figure {
+            middle: median(with) - median(without),
+            lowest_with: lowest(with),
+            lowest_without: lowest(without),
         };
-        Ok(samples.iter_mut().zip(lowest).map(figure).collect())
+        Ok(with
+            .into_iter()
+            .zip(without)
+            .map(|(mut with, mut without)| figure((&mut with, &mut without)))
+            .collect())
     }
 
     /// Gives frames without taking the time.

@@ -16,9 +16,10 @@ use aya::{Ebpf, EbpfLoader, TestRunAttrs};
 use conduitfw_tests::frames::Frame;
 
 use crate::script::{
-    ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BYTES, DEPTH_SHIFT, FIELDS, FLOW_MASK,
-    FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY, IS_TCP, LAST_NS, PORT, SCRIPT_WORDS, STATE_WORDS,
-    TAIL, TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS, TEMPLATES, TRANSPORT_AT, WORDS,
+    ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BLOCK_SHIFT, BLOCKS, BYTES, CLOCKED,
+    DEPTH_SHIFT, FIELDS, FLOW_MASK, FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY, IS_TCP, LAST_NS,
+    PORT, SCRIPT_WORDS, STATE_WORDS, TAIL, TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS,
+    TEMPLATES, TRANSPORT_AT, WORDS,
 };
 
 /// Frames that a sender lets go before those behind it are served.
@@ -325,26 +326,35 @@ impl Pacer {
         Ok(())
     }
 
-    /// Gives frames and takes the time: nanoseconds of each template, the script's own included.
-    pub(crate) fn clock(&mut self, frames: u32) -> Result<Vec<f64>> {
+    /// Gives frames and takes the time: nanoseconds of each template in each block, the script's own
+    /// included. So many frames of each template are a block, a power of two.
+    pub(crate) fn clock(&mut self, frames: u32) -> Result<Vec<Vec<f64>>> {
+        let block = frames * self.count as u32;
         let mut words = self.script.get(&0, 0)?;
         words[IS_CLOCKED] = 1;
         words[LAST_NS] = 0;
+        words[CLOCKED] = 0;
+        words[BLOCK_SHIFT] = u64::from(block.trailing_zeros());
         self.script.set(0, words, 0)?;
-        for index in 0..self.count {
-            self.times.set(index as u32, [0, 0], 0)?;
+        for index in 0..BLOCKS * TEMPLATES {
+            self.times.set(index, [0, 0], 0)?;
         }
         // The last frame's end is not seen.
-        self.run(frames + 1)?;
+        self.run(block * BLOCKS + 1)?;
         let mut words = self.script.get(&0, 0)?;
         words[IS_CLOCKED] = 0;
         self.script.set(0, words, 0)?;
         (0..self.count as u32)
-            .map(|index| {
-                let [count, nanoseconds] = self.times.get(&index, 0)?;
-                Ok(nanoseconds as f64 / count.max(1) as f64)
-            })
+            .map(|index| self.blocks(index))
             .collect()
+    }
+
+    fn blocks(&self, template: u32) -> Result<Vec<f64>> {
+        let nanoseconds = |block| {
+            let [count, sum] = self.times.get(&(block * TEMPLATES + template), 0)?;
+            Ok(sum as f64 / count.max(1) as f64)
+        };
+        (0..BLOCKS).map(nanoseconds).collect()
     }
 }
 

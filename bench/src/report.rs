@@ -49,7 +49,7 @@ pub(crate) struct FrameRow {
     pub(crate) min: f64,
     /// The highest.
     pub(crate) max: f64,
-    /// The lowest sample of all, which other work on the machine disturbed least.
+    /// The lowest block of all, which other work on the machine disturbed least.
     #[serde(default)]
     pub(crate) lowest: f64,
 }

@@ -47,7 +47,7 @@ pub(crate) const IFINDEX: usize = 13;
 pub(crate) const PORTS_SHIFT: u32 = 14;
 
 /// Words of the script.
-pub(crate) const SCRIPT_WORDS: usize = 8;
+pub(crate) const SCRIPT_WORDS: usize = 10;
 /// Script: how many frames were paced so far.
 pub(crate) const COUNT: usize = 0;
 /// Script: frames in a row of one flow, as a power of two.
@@ -64,6 +64,14 @@ pub(crate) const LAST_NS: usize = 5;
 pub(crate) const LAST_TEMPLATE: usize = 6;
 /// Script: 1 to take the time of each frame.
 pub(crate) const IS_CLOCKED: usize = 7;
+/// Script: frames whose time was taken in this run.
+pub(crate) const CLOCKED: usize = 8;
+/// Script: frames of a block, as a power of two.
+pub(crate) const BLOCK_SHIFT: usize = 9;
+
+/// Blocks of frames in one run, each with times of its own: a run takes long to begin. A power of
+/// two; what comes behind the last belongs to the last.
+pub(crate) const BLOCKS: u32 = 8;
 
 /// Words of a flow's state: next numbers of initiator and responder, next transaction ids.
 pub(crate) const STATE_WORDS: usize = 4;

@@ -59,7 +59,7 @@ impl Builder<'_> {
         let outcomes = &[PASSED, PASSED, PASSED, "function-not-allowed"];
         let plan = Plan::new(&names, outcomes).drained().across(flows);
         // No flow is used twice in the usual number of rounds.
-        let plan = plan.frames(512);
+        let plan = plan.frames(256);
         let script = script.across(u64::from(flows));
         // The first flow of all stands for the opening, which sets the numbers of all.
         self.case(&bed, &Script::nothing(), &script, &plan)

@@ -32,10 +32,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use script::{
-    ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BYTES, COUNT, DEPTH_SHIFT, FIELDS,
-    FLOW_MASK, FLOWS, FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY, IS_TCP, LAST_NS, LAST_TEMPLATE,
-    PORT, PORTS_SHIFT, SCRIPT_WORDS, STATE_WORDS, TAIL, TEMPLATE_MASK, TEMPLATE_SHIFT,
-    TEMPLATE_WORDS, TEMPLATES, TRANSPORT_AT, WORDS,
+    ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BLOCK_SHIFT, BLOCKS, BYTES, CLOCKED,
+    COUNT, DEPTH_SHIFT, FIELDS, FLOW_MASK, FLOWS, FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY,
+    IS_TCP, LAST_NS, LAST_TEMPLATE, PORT, PORTS_SHIFT, SCRIPT_WORDS, STATE_WORDS, TAIL,
+    TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS, TEMPLATES, TRANSPORT_AT, WORDS,
 };
 
 use verifier::{hidden, masked};
@@ -62,9 +62,10 @@ static YARD_SCRIPT: Array<[u64; SCRIPT_WORDS]> = Array::with_max_entries(1, 0);
 static YARD_TEMPLATES: Array<[u64; TEMPLATE_WORDS]> = Array::with_max_entries(TEMPLATES, 0);
 #[map]
 static YARD_STATES: Array<[u32; STATE_WORDS]> = Array::with_max_entries(FLOWS, 0);
-/// Frames of each template, and the nanoseconds from the beginning of each to that of the next.
+/// Frames of each block and template, and the nanoseconds from the beginning of each to that of the
+/// next.
 #[map]
-static YARD_TIMES: Array<[u64; 2]> = Array::with_max_entries(TEMPLATES, 0);
+static YARD_TIMES: Array<[u64; 2]> = Array::with_max_entries(BLOCKS * TEMPLATES, 0);
 /// Frames that `count` saw.
 #[map]
 static YARD_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -264,9 +265,17 @@ fn take_time(script: &mut [u64; SCRIPT_WORDS]) {
     let now = unsafe { bpf_ktime_get_ns() };
     let last = script[LAST_NS];
     script[LAST_NS] = now;
-    if last != 0
-        && let Some(times) = YARD_TIMES.get_ptr_mut(script[LAST_TEMPLATE] as u32)
-    {
+    if last == 0 {
+        return;
+    }
+    let block = script[CLOCKED] >> (script[BLOCK_SHIFT] & 31);
+    script[CLOCKED] += 1;
+    let block = if block < u64::from(BLOCKS) {
+        block as u32
+    } else {
+        BLOCKS - 1
+    };
+    if let Some(times) = YARD_TIMES.get_ptr_mut(block * TEMPLATES + script[LAST_TEMPLATE] as u32) {
         // SAFETY: the lookup gave a valid pointer; one processor at a time runs a script.
         let times = unsafe { &mut *times };
         times[0] += 1;
