@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::Xdp};
+use aya_obj::programs::xdp::XdpAttachType;
 use conduitfw_common::table::{Interface, InterfaceKey};
 
 use super::{
     AttachMode, DataPlaneError, Pins, TableSizes, attach,
-    grace::wait_for_frames_in_flight,
+    grace::{Grace, wait_for_frames_in_flight},
     load::{self, PROGRAM, check_sizes, program},
     maps::{Maps, Plain},
     offload::keep_vlan_tags,
@@ -20,19 +21,37 @@ use crate::{instance::Instance, policy::CompiledTables};
 
 /// A loaded data plane, the policy in force in it, and the interfaces that it guards.
 pub struct DataPlane {
-    ebpf: Ebpf,
+    program: Program,
     maps: Maps,
     pins: Pins,
     mode: AttachMode,
     ticks_per_second: u32,
     took_over: bool,
-    program_is_pinned: bool,
     /// Interfaces whose pinned link carries this controller's program, with the index it has.
     guarded: BTreeMap<String, u32>,
     /// Why interfaces that came could not be guarded.
     refused: BTreeMap<String, String>,
     /// Rows of `INTERFACES` of the policy in force, for interfaces that come back.
     rows: Vec<InterfaceRow>,
+    /// Since the slot that is not in force was.
+    grace: Option<Grace>,
+}
+
+/// The program that decides frames.
+enum Program {
+    /// With all that it was loaded from, several megabytes.
+    Loaded(Box<Ebpf>),
+    /// By its pin.
+    Pinned(Box<Xdp>),
+}
+
+impl Program {
+    fn get(&mut self) -> Result<&mut Xdp, DataPlaneError> {
+        match self {
+            Self::Loaded(ebpf) => program(ebpf, PROGRAM),
+            Self::Pinned(xdp) => Ok(xdp),
+        }
+    }
 }
 
 type InterfaceRow = (String, u32, Interface);
@@ -64,16 +83,16 @@ impl DataPlane {
         let pins = Pins::of(instance);
         let loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
         Ok(Self {
-            ebpf: loaded.ebpf,
+            program: Program::Loaded(Box::new(loaded.ebpf)),
             maps: loaded.maps,
             pins,
             mode,
             ticks_per_second: loaded.ticks_per_second,
             took_over: loaded.took_over,
-            program_is_pinned: false,
             guarded: BTreeMap::new(),
             refused: BTreeMap::new(),
             rows: Vec::new(),
+            grace: None,
         })
     }
 
@@ -137,7 +156,10 @@ impl DataPlane {
     pub fn put_in_force(&mut self, tables: &CompiledTables) -> Result<(), DataPlaneError> {
         let slot = 1 - self.maps.in_force()?.0;
         let indexes = self.interface_indexes(tables)?;
-        wait_for_frames_in_flight();
+        match self.grace.take() {
+            Some(grace) => grace.finish(),
+            None => wait_for_frames_in_flight(),
+        }
         write_slot(&mut self.maps, slot, tables, &indexes)?;
         verify_slot(&self.maps, slot, tables, &indexes)?;
         let attached = self.attach_all(&indexes)?;
@@ -149,6 +171,7 @@ impl DataPlane {
             });
         }
 
+        self.grace = Grace::begin();
         self.rows.clone_from(&tables.interfaces);
         self.let_go();
         self.guarded = indexes;
@@ -184,7 +207,7 @@ impl DataPlane {
 
     /// Puts the program on one interface: through its pinned link, or a new one (true).
     fn guard(&mut self, interface: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
-        let xdp = program(&mut self.ebpf, PROGRAM)?;
+        let xdp = self.program.get()?;
         if self.pins.link(interface).exists() {
             if attach::replace(xdp, &self.pins, interface, ifindex)? {
                 return Ok(false);
@@ -196,27 +219,30 @@ impl DataPlane {
         Ok(true)
     }
 
+    /// The links hold the program; the pin is there to be found by bpftool, and to forget what the
+    /// program was loaded from.
     fn pin_program(&mut self) -> Result<(), DataPlaneError> {
-        if self.program_is_pinned {
+        let Program::Loaded(ebpf) = &mut self.program else {
             return Ok(());
-        }
+        };
         let path = self.pins.program();
         let pin_error = |reason: String| DataPlaneError::Pin {
             action: "pinning the program",
             path: path.display().to_string(),
             reason,
         };
-        // The links hold the program; the pin is there to be found by bpftool.
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(pin_error(error.to_string()));
             }
             _ => {}
         }
-        program(&mut self.ebpf, PROGRAM)?
+        program(ebpf, PROGRAM)?
             .pin(&path)
             .map_err(|error| pin_error(load::chain(&error)))?;
-        self.program_is_pinned = true;
+        let pinned = Xdp::from_pin(&path, XdpAttachType::Interface)
+            .map_err(|error| pin_error(load::chain(&error)))?;
+        self.program = Program::Pinned(Box::new(pinned));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attach;
+mod batch;
 mod grace;
 mod load;
 pub mod maps;
