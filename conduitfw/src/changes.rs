@@ -119,6 +119,8 @@ fn changed_settings(old: &Policy, new: &Policy) -> Vec<String> {
     let differs = [
         ("site", old.site != new.site),
         ("mode", old.mode != new.mode),
+        ("forwarding", old.forwarding != new.forwarding),
+        ("bridges", old.bridges != new.bridges),
         ("timeouts", old.timeouts != new.timeouts),
         ("limits", old.limits != new.limits),
         ("adopt", old.adopt != new.adopt),

@@ -3,10 +3,12 @@
 mod apply;
 mod attach;
 mod grace;
+mod links;
 mod load;
 pub mod maps;
 mod offload;
 mod pins;
+mod ports;
 mod private;
 pub mod rtnetlink;
 mod slot;
