@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::cases::median;
-use crate::peers::{Clients, Load, Server, pin, unpin};
+use crate::peers::{Clients, Load, Server, pin, unpin, urgent};
 use crate::report::{PathRow, Report};
 use crate::site::{CLIENT, SERVER, Site, existing};
 use crate::targets::{gateway, load};
@@ -82,17 +82,21 @@ impl Field {
         })
     }
 
-    /// Keeps this thread on the last processor, and the servers with it or on the first.
+    /// Keeps this thread on the last processor, and the servers with it or on the first, all of
+    /// them before whatever else the machine does.
     pub(crate) fn pin(&self, is_shared: bool) -> Result<()> {
         let last = self.processors - 1;
         for server in &self.servers {
             server.pin(if is_shared { last } else { 0 })?;
+            server.urgent(true);
         }
+        urgent(0, true);
         pin(0, last)
     }
 
     /// Lets this thread go.
     pub(crate) fn unpin(&self) -> Result<()> {
+        urgent(0, false);
         unpin(0, self.processors)
     }
 
@@ -111,6 +115,7 @@ pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Re
     eprintln!("==> paths: {} rounds", report.rounds);
     let field = Field::build(&GATEWAYS, floors, registers, report.machine.processors)?;
     for (name, load, is_shared) in LOADS {
+        eprintln!("    {name}");
         field.pin(is_shared)?;
         let mut clients = field.connect(load).context(name)?;
         let mut outcomes: Vec<Outcome> = Vec::new();

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -42,6 +43,25 @@ pub(crate) fn unpin(thread: i32, processors: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(thread), &set).context("cannot let a thread go")
 }
 
+/// Puts a thread (0: this one) before everything else that the machine does, or back among it. Threads
+/// and programs that it starts are as it is. Without `chrt` it stays where it was.
+pub(crate) fn urgent(thread: i32, is_urgent: bool) {
+    let thread = if thread == 0 {
+        gettid().as_raw()
+    } else {
+        thread
+    };
+    let class = if is_urgent {
+        ["--rr", "10"]
+    } else {
+        ["--other", "0"]
+    };
+    let [class, priority] = class;
+    let _ = Command::new("chrt")
+        .args([class, "--pid", priority, &thread.to_string()])
+        .output();
+}
+
 /// A server that answers every request.
 pub(crate) struct Server {
     stop: Arc<AtomicBool>,
@@ -75,6 +95,11 @@ impl Server {
     /// Keeps the server on one processor.
     pub(crate) fn pin(&self, processor: usize) -> Result<()> {
         pin(self.thread.load(Ordering::Acquire), processor)
+    }
+
+    /// See [`urgent`].
+    pub(crate) fn urgent(&self, is_urgent: bool) {
+        urgent(self.thread.load(Ordering::Acquire), is_urgent);
     }
 }
 
@@ -117,7 +142,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
                 continue;
             };
             match stream.read(&mut requests[*rest..]) {
-                Ok(0) => *place = None,
+                Ok(0) => close(&epoll, place)?,
                 Ok(bytes) => {
                     let held = *rest + bytes;
                     for request in requests[..held].chunks_exact(REQUEST) {
@@ -130,9 +155,18 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
                     ensure!(held % REQUEST == 0, "a request came in parts");
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => *place = None,
+                Err(_) => close(&epoll, place)?,
             }
         }
+    }
+    Ok(())
+}
+
+/// A program that is just being started may hold the descriptor as well: then it is not enough to
+/// let go of it here.
+fn close(epoll: &Epoll, place: &mut Option<(TcpStream, usize)>) -> Result<()> {
+    if let Some((stream, _)) = place.take() {
+        epoll.delete(&stream)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use conduitfw_tests::lab::Host;
 
 use crate::cases::median;
 use crate::pacer::{Pacer, Script, Template};
-use crate::peers::{pin, unpin};
+use crate::peers::{pin, unpin, urgent};
 use crate::report::{RateRow, Report};
 use crate::site::{Site, existing};
 use crate::targets::gateway;
@@ -70,6 +70,7 @@ pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Re
     }
     let processors = report.machine.processors.max(1);
     pin(0, processors - 1)?;
+    urgent(0, true);
     let count = ranges.len();
     for turn in 0..report.rounds * SLICES {
         for step in 0..count {
@@ -77,6 +78,7 @@ pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Re
             range.measure().context(range.name)?;
         }
     }
+    urgent(0, false);
     unpin(0, processors)?;
     let of = |name: &str| {
         let range = ranges.iter().find(|range| range.name == name);
