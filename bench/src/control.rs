@@ -2,7 +2,6 @@
 //! start to the first frame judged.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,15 +13,14 @@ use conduitfw_tests::load::retransmissions;
 use serde_json::Value;
 
 use crate::cases::median;
-use crate::paths::CLIENT;
-use crate::peers::{Load, Server, unpin};
+use crate::peers::{Clients, Load, Server, unpin};
 use crate::policy::{Extent, Policy};
 use crate::rates::Range;
 use crate::report::{ControlRow, Report};
 use crate::rig::{Rig, Sizes, tables};
+use crate::site::{CLIENT, SERVER};
 use crate::targets::{control, gateway};
 
-const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 20, 0, 10));
 /// Denied frames of one measurement.
 const DENIALS: u32 = 524_288;
 
@@ -78,7 +76,7 @@ pub(crate) fn measure(report: &mut Report, objects: &Path, registers: bool) -> R
     figures.add(control::EFFECT, "ms", times);
     switches(&mut figures, rounds, &policy).context("switching")?;
     start(&mut figures, rounds, &policy(10)).context("starting")?;
-    events(&mut figures, &objects.join("floors"), &policy(10)).context("events")
+    events(&mut figures, &objects.join("floors"), registers).context("events")
 }
 
 fn milliseconds(began: Instant) -> f64 {
@@ -100,19 +98,20 @@ fn switches(
 ) -> Result<()> {
     let lab = Lab::for_policy(&policy(10))?;
     let conduitfw = Conduitfw::start(&lab, &policy(10))?;
-    let address = SocketAddr::new(SERVER, 502);
-    let server = Server::start(lab.host("control")?, address)?;
+    let server = Server::start(lab.host("control")?, SERVER)?;
     let host = lab.host("operations")?;
     let sent_again = retransmissions(host)?;
     let load = Load {
         connections: 1,
         outstanding: 1,
-        time: Duration::from_secs(3),
     };
     let mut times: Vec<(usize, Vec<f64>)> = Vec::new();
     thread::scope(|scope| -> Result<()> {
         for rules in [1000, 10, 10_000] {
-            let client = scope.spawn(|| load.run(host, CLIENT, address));
+            let client = scope.spawn(|| -> Result<()> {
+                let mut clients = Clients::open(host, CLIENT, SERVER, load)?;
+                clients.run(Duration::from_secs(3)).map(drop)
+            });
             let mut took = Vec::new();
             for _ in 0..rounds.min(5) {
                 // Away from it and back, so that every switch changes all of it.
@@ -183,8 +182,8 @@ fn start(figures: &mut Figures<'_>, rounds: usize, policy: &str) -> Result<()> {
 }
 
 /// Denials as fast as they come, until every one is an event or counted as lost.
-fn events(figures: &mut Figures<'_>, floors: &Path, policy: &str) -> Result<()> {
-    let mut range = Range::build(gateway::DROPS, policy, floors)?;
+fn events(figures: &mut Figures<'_>, floors: &Path, registers: bool) -> Result<()> {
+    let mut range = Range::build(gateway::DROPS, floors, registers)?;
     let before = Account::of(&range)?;
     let began = Instant::now();
     range.blast(DENIALS)?;

@@ -22,8 +22,10 @@ mod report;
 mod rig;
 #[allow(dead_code, reason = "the yardsticks need the rest")]
 mod script;
+mod site;
 mod talk;
 mod targets;
+mod time;
 mod worst;
 
 use std::fs;
@@ -91,6 +93,8 @@ enum Part {
     Frames,
     /// Real connections through a gateway.
     Paths,
+    /// The same at the pace of a plant.
+    Time,
     /// Frames a second through a gateway.
     Rates,
     /// The controller.
@@ -139,7 +143,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let registers = policy::knows_registers();
     if wanted(Part::Paths) {
-        paths::measure(&mut report, registers).context("paths")?;
+        paths::measure(&mut report, &floors, registers).context("paths")?;
+    }
+    if wanted(Part::Time) {
+        time::measure(&mut report, &floors, registers).context("time")?;
     }
     if wanted(Part::Rates) {
         rates::measure(&mut report, &floors, registers).context("packet rate")?;
@@ -157,9 +164,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         let line = "registers and values: rules cannot name them in this build";
         report.not_measured.push(line.to_owned());
     }
-    report
-        .not_measured
-        .push("fast forwarding: not built".to_owned());
+    if !site::knows_fast() {
+        let line = "fast forwarding: this build does not know it";
+        report.not_measured.push(line.to_owned());
+    }
     report.targets = targets::judge(&report);
     report.machine.load[1] = machine::load();
     report.seconds = began.elapsed().as_secs_f64();

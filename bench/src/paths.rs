@@ -1,117 +1,47 @@
-//! Real TCP through four gateways that differ in nothing but what filters there.
+//! Real TCP through gateways that differ in nothing but what filters there.
 
-use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use conduitfw_tests::lab::{Conduitfw, Lab};
 
 use crate::cases::median;
-use crate::peers::{Load, Server, pin, unpin};
-use crate::policy::{Extent, Policy};
+use crate::peers::{Clients, Load, Server, pin, unpin, urgent};
 use crate::report::{PathRow, Report};
+use crate::site::{CLIENT, SERVER, Site, existing};
 use crate::targets::{gateway, load};
 
-/// The lab gives every zone a host of this number.
-pub(crate) const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 10, 0, 66));
-const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 20, 0, 10));
-
-/// Accepts what a connection tracker knows.
-const CONNTRACK: &str = "\
-table inet bench {
-  chain forward {
-    type filter hook forward priority 0; policy drop;
-    ct state established accept
-    ip saddr 10.10.0.0/16 ip daddr 10.20.0.10 tcp dport 502 ct state new accept
-  }
-}
-";
-
-/// The most that nftables can say about Modbus: the byte where a request's function code stands,
-/// if the request begins with the segment.
-const FUNCTION_CODE: &str = "\
-table inet bench {
-  chain forward {
-    type filter hook forward priority 0; policy drop;
-    tcp sport 502 ct state established accept
-    ip daddr 10.20.0.10 tcp dport 502 ct state established @ih,56,8 3 accept
-    ip daddr 10.20.0.10 tcp dport 502 ct state established ip length 40-60 accept
-    ip saddr 10.10.0.0/16 ip daddr 10.20.0.10 tcp dport 502 ct state new tcp flags syn accept
-  }
-}
-";
-
-/// Room for the connections of all rounds: those that were closed are remembered for a minute.
-const LIMITS: &str = "[settings.limits]\ninspected_flows = 32768\n";
-
-/// A gateway between a client and a server.
-pub(crate) struct Site {
-    /// What filters there.
-    pub(crate) name: &'static str,
-    /// The firewall, if it is ours. It goes before the lab does.
-    pub(crate) conduitfw: Option<Conduitfw>,
-    /// The hosts.
-    pub(crate) lab: Lab,
-}
-
-impl Site {
-    /// Builds it.
-    pub(crate) fn build(name: &'static str, policy: &str) -> Result<Self> {
-        let lab = Lab::for_policy(policy)?;
-        let rules = match name {
-            gateway::CONNTRACK => Some(CONNTRACK),
-            gateway::FUNCTION_CODE => Some(FUNCTION_CODE),
-            _ => None,
-        };
-        if let Some(rules) = rules {
-            let file = std::env::temp_dir().join(format!("{}.nft", lab.gateway().namespace()));
-            fs::write(&file, rules)?;
-            let loaded = lab.gateway().run(&format!("nft -f {}", file.display()));
-            fs::remove_file(&file)?;
-            loaded?;
-        }
-        let conduitfw = match name {
-            gateway::CONDUITFW | gateway::DROPS => Some(Conduitfw::start(&lab, policy)?),
-            _ => None,
-        };
-        Ok(Self {
-            name,
-            conduitfw,
-            lab,
-        })
-    }
-}
-
-impl Site {
-    /// What the firewall has to say, if it is ours.
-    fn says(&self) -> String {
-        let status = self
-            .conduitfw
-            .as_ref()
-            .map(|ours| ours.output("status", &[]));
-        match status {
-            Some(Ok(output)) => format!("\n{}\n", String::from_utf8_lossy(&output.stdout)),
-            _ => String::new(),
-        }
-    }
-}
-
-/// The loads, and whether client and server share a processor.
-const LOADS: [(&str, Load, bool); 5] = [
-    (load::LOCK_STEP, of(1, 1, 1000), true),
-    (load::OUTSTANDING_16, of(1, 16, 500), false),
-    // A connection has 16 at most: so many may be unanswered by the specification's guide.
-    (load::OUTSTANDING_32, of(2, 16, 500), false),
-    (load::CONNECTIONS_32, of(32, 1, 500), false),
-    (load::CONNECTIONS_1000, of(1000, 1, 500), false),
+/// The gateways, bare forwarding first.
+const GATEWAYS: [&str; 6] = [
+    gateway::BARE,
+    gateway::PASSING,
+    gateway::CONNTRACK,
+    gateway::FUNCTION_CODE,
+    gateway::CONDUITFW,
+    gateway::FAST,
 ];
 
-const fn of(connections: usize, outstanding: usize, milliseconds: u64) -> Load {
+/// The loads, and whether client and server share a processor.
+const LOADS: [(&str, Load, bool); 6] = [
+    (load::LOCK_STEP, of(1, 1), true),
+    (load::OUTSTANDING_16, of(1, 16), false),
+    // A connection has 16 at most: so many may be unanswered by the specification's guide.
+    (load::OUTSTANDING_32, of(2, 16), false),
+    (load::OUTSTANDING_32_ONE_CORE, of(2, 16), true),
+    (load::CONNECTIONS_32, of(32, 1), false),
+    (load::CONNECTIONS_1000, of(1000, 1), false),
+];
+
+/// Slices of a round. What else the machine does changes from second to second: gateways that are to
+/// be compared take turns faster than that.
+const SLICES: usize = 3;
+/// How long one gateway is under load before the next has its turn.
+const SLICE: Duration = Duration::from_millis(120);
+
+const fn of(connections: usize, outstanding: usize) -> Load {
     Load {
         connections,
         outstanding,
-        time: Duration::from_millis(milliseconds),
     }
 }
 
@@ -122,88 +52,167 @@ struct Outcome {
     latencies: Vec<u32>,
 }
 
-/// Every load through every gateway, once a round.
-pub(crate) fn measure(report: &mut Report, registers: bool) -> Result<()> {
-    eprintln!("==> paths: {} rounds", report.rounds);
-    let policy = Policy::of(Extent::SMALL).text(registers) + LIMITS;
-    let names = [
-        gateway::BARE,
-        gateway::CONNTRACK,
-        gateway::FUNCTION_CODE,
-        gateway::CONDUITFW,
-    ];
-    let sites: Vec<Site> = names
-        .into_iter()
-        .map(|name| Site::build(name, &policy).context(name))
-        .collect::<Result<_>>()?;
-    let address = SocketAddr::new(SERVER, 502);
-    let servers: Vec<Server> = sites
-        .iter()
-        .map(|site| Server::start(site.lab.host("control")?, address))
-        .collect::<Result<_>>()?;
-    let processors = report.machine.processors.max(1);
-    let last = processors - 1;
-    let mut results: Vec<Vec<Outcome>> = Vec::new();
-    results.resize_with(LOADS.len(), || {
-        std::iter::repeat_with(Outcome::default)
-            .take(sites.len())
-            .collect()
-    });
-    for _ in 0..report.rounds {
-        for ((name, load, is_shared), results) in LOADS.iter().zip(&mut results) {
-            for ((site, server), result) in sites.iter().zip(&servers).zip(results) {
-                server.pin(if *is_shared { last } else { 0 })?;
-                pin(0, last)?;
-                let host = site.lab.host("operations")?;
-                let seen = load.run(host, CLIENT, address);
-                let seen = seen.with_context(|| format!("{name}, {}{}", site.name, site.says()))?;
-                result.rates.push(seen.transactions as f64 / seen.seconds);
-                result.latencies.extend(seen.latencies);
-            }
-        }
-    }
-    unpin(0, processors)?;
-    for ((name, ..), mut results) in LOADS.iter().zip(results) {
-        let bare = results[0].rates.clone();
-        for (site, result) in sites.iter().zip(&mut results) {
-            report.paths.push(row(name, site.name, result, &bare));
-        }
-    }
-    Ok(())
+/// The gateways and a server behind each.
+pub(crate) struct Field {
+    /// In the order that they were named.
+    pub(crate) sites: Vec<Site>,
+    servers: Vec<Server>,
+    processors: usize,
 }
 
-fn row(load: &str, gateway: &str, result: &mut Outcome, bare: &[f64]) -> PathRow {
-    let mut ratios: Vec<f64> = result
-        .rates
-        .iter()
-        .zip(bare)
-        .map(|(one, bare)| one / bare)
-        .collect();
-    result.latencies.sort_unstable();
-    let of_thousand = |thousandth: usize| {
-        let at = result.latencies.len() * thousandth / 1000;
-        let at = at.min(result.latencies.len().saturating_sub(1));
-        result
-            .latencies
-            .get(at)
-            .map_or(0.0, |ns| f64::from(*ns) / 1000.0)
+impl Field {
+    /// Builds those of them that exist.
+    pub(crate) fn build(
+        names: &[&'static str],
+        floors: &Path,
+        registers: bool,
+        processors: usize,
+    ) -> Result<Self> {
+        let mut sites = Vec::new();
+        let mut servers = Vec::new();
+        for name in existing(names) {
+            let site = Site::build(name, floors, registers).context(name)?;
+            servers.push(Server::start(site.lab.host("control")?, SERVER)?);
+            sites.push(site);
+        }
+        Ok(Self {
+            sites,
+            servers,
+            processors: processors.max(1),
+        })
+    }
+
+    /// Keeps this thread on the last processor, and the servers with it or on the first, all of
+    /// them before whatever else the machine does.
+    pub(crate) fn pin(&self, is_shared: bool) -> Result<()> {
+        let last = self.processors - 1;
+        for server in &self.servers {
+            server.pin(if is_shared { last } else { 0 })?;
+            server.urgent(true);
+        }
+        urgent(0, true);
+        pin(0, last)
+    }
+
+    /// Lets this thread go.
+    pub(crate) fn unpin(&self) -> Result<()> {
+        urgent(0, false);
+        unpin(0, self.processors)
+    }
+
+    /// Connections through each of the gateways.
+    pub(crate) fn connect(&self, load: Load) -> Result<Vec<Clients>> {
+        let open = |site: &Site| {
+            let clients = Clients::open(site.lab.host("operations")?, CLIENT, SERVER, load);
+            clients.with_context(|| format!("{}{}", site.name, site.says()))
+        };
+        self.sites.iter().map(open).collect()
+    }
+}
+
+/// Every load through every gateway, in turns.
+pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Result<()> {
+    eprintln!("==> paths: {} rounds", report.rounds);
+    let field = Field::build(&GATEWAYS, floors, registers, report.machine.processors)?;
+    for (name, load, is_shared) in LOADS {
+        eprintln!("    {name}");
+        field.pin(is_shared)?;
+        let mut clients = field.connect(load).context(name)?;
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        outcomes.resize_with(clients.len(), Outcome::default);
+        for turn in 0..report.rounds * SLICES {
+            // Nobody always follows the same one.
+            for step in 0..clients.len() {
+                let at = (turn + step) % clients.len();
+                let seen = clients[at].run(SLICE);
+                let site = &field.sites[at];
+                let seen = seen.with_context(|| format!("{name}, {}{}", site.name, site.says()))?;
+                let outcome = &mut outcomes[at];
+                outcome.rates.push(seen.transactions as f64 / seen.seconds);
+                outcome.latencies.extend(seen.latencies);
+            }
+        }
+        let rates: Vec<(&str, Vec<f64>)> = field
+            .sites
+            .iter()
+            .zip(&outcomes)
+            .map(|(site, outcome)| (site.name, outcome.rates.clone()))
+            .collect();
+        for (site, outcome) in field.sites.iter().zip(&mut outcomes) {
+            report.paths.push(row(name, site.name, outcome, &rates));
+        }
+    }
+    field.unpin()
+}
+
+/// The median of the ratios of slices that stood side by side.
+fn ratio(ours: &[f64], rates: &[(&str, Vec<f64>)], other: &str) -> f64 {
+    let Some((_, theirs)) = rates.iter().find(|(name, _)| *name == other) else {
+        return 0.0;
     };
-    let (p50, p99, p99_9, max_us) = (
-        of_thousand(500),
-        of_thousand(990),
-        of_thousand(999),
-        of_thousand(1000),
+    let mut ratios: Vec<f64> = ours
+        .iter()
+        .zip(theirs)
+        .map(|(one, two)| one / two)
+        .collect();
+    median(&mut ratios)
+}
+
+fn row(load: &str, gateway: &str, outcome: &mut Outcome, rates: &[(&str, Vec<f64>)]) -> PathRow {
+    let ratio_to = |other| ratio(&outcome.rates, rates, other);
+    let (ratio_to_bare, ratio_to_passing, ratio_to_function_code) = (
+        ratio_to(gateway::BARE),
+        ratio_to(gateway::PASSING),
+        ratio_to(gateway::FUNCTION_CODE),
     );
+    let of = percentiles(&mut outcome.latencies);
+    let [low, middle, high] = quartiles(&mut outcome.rates);
     PathRow {
         load: load.to_owned(),
         gateway: gateway.to_owned(),
-        transactions_a_second: median(&mut result.rates),
-        min: result.rates.first().copied().unwrap_or(0.0),
-        max: result.rates.last().copied().unwrap_or(0.0),
-        ratio_to_bare: median(&mut ratios),
-        p50,
-        p99,
-        p99_9,
-        max_us,
+        transactions_a_second: middle,
+        low,
+        high,
+        ratio_to_bare,
+        ratio_to_passing,
+        ratio_to_function_code,
+        p50: of.p50,
+        p99: of.p99,
+        p99_9: of.p99_9,
+        max_us: of.max,
+    }
+}
+
+/// The values at a quarter, at the half and at three quarters.
+fn quartiles(values: &mut [f64]) -> [f64; 3] {
+    let middle = median(values);
+    let at = |quarter: usize| {
+        let at = values.len().saturating_sub(1) * quarter / 4;
+        values.get(at).copied().unwrap_or(0.0)
+    };
+    [at(1), middle, at(3)]
+}
+
+/// Microseconds of transactions.
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) max: f64,
+}
+
+/// Sorts nanoseconds and looks them up.
+pub(crate) fn percentiles(latencies: &mut [u32]) -> Percentiles {
+    latencies.sort_unstable();
+    let of_thousand = |thousandth: usize| {
+        let at = latencies.len() * thousandth / 1000;
+        let at = at.min(latencies.len().saturating_sub(1));
+        latencies.get(at).map_or(0.0, |ns| f64::from(*ns) / 1000.0)
+    };
+    Percentiles {
+        p50: of_thousand(500),
+        p99: of_thousand(990),
+        p99_9: of_thousand(999),
+        max: of_thousand(1000),
     }
 }

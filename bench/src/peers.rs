@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -42,6 +43,25 @@ pub(crate) fn unpin(thread: i32, processors: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(thread), &set).context("cannot let a thread go")
 }
 
+/// Puts a thread (0: this one) before everything else that the machine does, or back among it. Threads
+/// and programs that it starts are as it is. Without `chrt` it stays where it was.
+pub(crate) fn urgent(thread: i32, is_urgent: bool) {
+    let thread = if thread == 0 {
+        gettid().as_raw()
+    } else {
+        thread
+    };
+    let class = if is_urgent {
+        ["--rr", "10"]
+    } else {
+        ["--other", "0"]
+    };
+    let [class, priority] = class;
+    let _ = Command::new("chrt")
+        .args([class, "--pid", priority, &thread.to_string()])
+        .output();
+}
+
 /// A server that answers every request.
 pub(crate) struct Server {
     stop: Arc<AtomicBool>,
@@ -76,6 +96,11 @@ impl Server {
     pub(crate) fn pin(&self, processor: usize) -> Result<()> {
         pin(self.thread.load(Ordering::Acquire), processor)
     }
+
+    /// See [`urgent`].
+    pub(crate) fn urgent(&self, is_urgent: bool) {
+        urgent(self.thread.load(Ordering::Acquire), is_urgent);
+    }
 }
 
 impl Drop for Server {
@@ -92,12 +117,11 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
     epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
     let mut connections: Vec<Option<(TcpStream, usize)>> = Vec::new();
     let mut events = [EpollEvent::empty(); 256];
-    let answer = adu(
+    let mut answer = adu(
         0,
         1,
         [&[3, 2 * REGISTERS as u8][..], &[7; 2 * REGISTERS]].concat(),
     );
-    let mut answers: Vec<u8> = Vec::new();
     let mut requests = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         let count = epoll.wait(&mut events, EpollTimeout::from(100_u8))?;
@@ -118,24 +142,31 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
                 continue;
             };
             match stream.read(&mut requests[*rest..]) {
-                Ok(0) => *place = None,
+                Ok(0) => close(&epoll, place)?,
                 Ok(bytes) => {
                     let held = *rest + bytes;
-                    answers.clear();
                     for request in requests[..held].chunks_exact(REQUEST) {
-                        let begin = answers.len();
-                        answers.extend_from_slice(&answer);
-                        // The transaction id is the request's.
-                        answers[begin..begin + 2].copy_from_slice(&request[..2]);
+                        // The transaction id is the request's. An answer is a segment: one ADU to a
+                        // TCP frame, as the guide has it.
+                        answer[..2].copy_from_slice(&request[..2]);
+                        stream.write_all(&answer)?;
                     }
                     // No client of the bench has part of a request on its way for long.
                     ensure!(held % REQUEST == 0, "a request came in parts");
-                    stream.write_all(&answers)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => *place = None,
+                Err(_) => close(&epoll, place)?,
             }
         }
+    }
+    Ok(())
+}
+
+/// A program that is just being started may hold the descriptor as well: then it is not enough to
+/// let go of it here.
+fn close(epoll: &Epoll, place: &mut Option<(TcpStream, usize)>) -> Result<()> {
+    if let Some((stream, _)) = place.take() {
+        epoll.delete(&stream)?;
     }
     Ok(())
 }
@@ -157,6 +188,7 @@ struct Connection {
     next: u16,
     sent: VecDeque<Instant>,
     rest: usize,
+    request: Vec<u8>,
 }
 
 impl Connection {
@@ -174,18 +206,19 @@ impl Connection {
             next: 0,
             sent: VecDeque::new(),
             rest: 0,
+            request: adu(0, 1, modbus::read(3, 3000, REGISTERS as u16)),
         })
     }
 
     fn ask(&mut self, count: usize) -> Result<()> {
-        let mut requests = Vec::with_capacity(count * REQUEST);
         for _ in 0..count {
             self.next = self.next.wrapping_add(1);
-            requests.extend(adu(self.next, 1, modbus::read(3, 3000, REGISTERS as u16)));
+            self.request[..2].copy_from_slice(&self.next.to_be_bytes());
+            self.sent.push_back(Instant::now());
+            // One ADU to a TCP frame.
+            self.stream.write_all(&self.request)?;
         }
-        let now = Instant::now();
-        self.sent.extend(std::iter::repeat_n(now, count));
-        Ok(self.stream.write_all(&requests)?)
+        Ok(())
     }
 
     /// Takes the answers that are there; how many.
@@ -213,34 +246,74 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Requests on their way in each.
     pub(crate) outstanding: usize,
-    /// How long.
-    pub(crate) time: Duration,
 }
 
-impl Load {
-    /// Asks for as long as it is to last, from this thread.
-    pub(crate) fn run(self, host: &Host, source: IpAddr, server: SocketAddr) -> Result<Seen> {
-        let mut connections = Vec::new();
-        for _ in 0..self.connections {
-            connections.push(Connection::open(host, source, server)?);
-        }
+/// Clients with open connections.
+pub(crate) struct Clients {
+    connections: Vec<Connection>,
+    outstanding: usize,
+    buffer: Vec<u8>,
+}
+
+impl Clients {
+    /// Opens the connections of a load.
+    pub(crate) fn open(
+        host: &Host,
+        source: IpAddr,
+        server: SocketAddr,
+        load: Load,
+    ) -> Result<Self> {
+        let open = |_| Connection::open(host, source, server);
+        Ok(Self {
+            connections: (0..load.connections).map(open).collect::<Result<_>>()?,
+            outstanding: load.outstanding,
+            buffer: vec![0; 65_536],
+        })
+    }
+
+    /// Asks for so long, as fast as answers come.
+    pub(crate) fn run(&mut self, time: Duration) -> Result<Seen> {
         let mut seen = Seen::default();
-        seen.latencies.reserve(200_000);
+        seen.latencies.reserve(100_000);
         let began = Instant::now();
-        match connections.as_mut_slice() {
-            [one] => self.one(one, &mut seen)?,
-            many => self.many(many, &mut seen)?,
+        if self.connections.len() == 1 {
+            self.one(began + time, &mut seen)?;
+        } else {
+            self.many(began + time, &mut seen)?;
+        }
+        seen.seconds = began.elapsed().as_secs_f64();
+        // What is still on its way belongs to nobody.
+        let mut rest = Seen::default();
+        for connection in &mut self.connections {
+            while !connection.sent.is_empty() {
+                connection.listen(&mut self.buffer, &mut rest)?;
+            }
+        }
+        Ok(seen)
+    }
+
+    /// One transaction at a time on the first connection, so many a second.
+    pub(crate) fn paced(&mut self, pace: u32, time: Duration) -> Result<Seen> {
+        let mut seen = Seen::default();
+        let connection = self.connections.first_mut().context("no connection")?;
+        let began = Instant::now();
+        let gap = Duration::from_secs(1) / pace;
+        let mut next = began + gap;
+        while next < began + time {
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            next += gap;
+            connection.ask(1)?;
+            while connection.listen(&mut self.buffer, &mut seen)? == 0 {}
         }
         seen.seconds = began.elapsed().as_secs_f64();
         Ok(seen)
     }
 
-    fn one(self, connection: &mut Connection, seen: &mut Seen) -> Result<()> {
-        let mut buffer = vec![0; 65_536];
-        let end = Instant::now() + self.time;
+    fn one(&mut self, end: Instant, seen: &mut Seen) -> Result<()> {
+        let connection = self.connections.first_mut().context("no connection")?;
         connection.ask(self.outstanding)?;
         while Instant::now() < end {
-            let answered = connection.listen(&mut buffer, seen)?;
+            let answered = connection.listen(&mut self.buffer, seen)?;
             if answered > 0 {
                 connection.ask(answered)?;
             }
@@ -248,16 +321,14 @@ impl Load {
         Ok(())
     }
 
-    fn many(self, connections: &mut [Connection], seen: &mut Seen) -> Result<()> {
+    fn many(&mut self, end: Instant, seen: &mut Seen) -> Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (number, connection) in connections.iter().enumerate() {
+        for (number, connection) in self.connections.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
             epoll.add(&connection.stream, event)?;
         }
-        let mut buffer = vec![0; 65_536];
-        let mut events = vec![EpollEvent::empty(); connections.len().min(1024)];
-        let end = Instant::now() + self.time;
-        for connection in connections.iter_mut() {
+        let mut events = vec![EpollEvent::empty(); self.connections.len().min(1024)];
+        for connection in &mut self.connections {
             connection.ask(self.outstanding)?;
         }
         while Instant::now() < end {
@@ -266,8 +337,8 @@ impl Load {
                 bail!("no answer came");
             }
             for event in &events[..count] {
-                let connection = &mut connections[event.data() as usize];
-                let answered = connection.listen(&mut buffer, seen)?;
+                let connection = &mut self.connections[event.data() as usize];
+                let answered = connection.listen(&mut self.buffer, seen)?;
                 if answered > 0 {
                     connection.ask(answered)?;
                 }

@@ -4,6 +4,7 @@
 //! ahead, nothing is lost, and a round repeats well. All gateways pay for the same sender and
 //! receiver. Each frame is one of a conversation: requests one way, replies the other.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -13,16 +14,15 @@ use conduitfw_tests::lab::Host;
 
 use crate::cases::median;
 use crate::pacer::{Pacer, Script, Template};
-use crate::paths::Site;
-use crate::peers::{pin, unpin};
-use crate::policy::{Extent, Policy};
+use crate::peers::{pin, unpin, urgent};
 use crate::report::{RateRow, Report};
+use crate::site::{Site, existing};
 use crate::targets::gateway;
 
 /// Conversations that take turns.
 const FLOWS: u32 = 64;
 /// Frames of one measurement.
-const FRAMES: u32 = 262_144;
+const FRAMES: u32 = 131_072;
 const INITIATOR: ([u8; 4], u16) = ([10, 10, 0, 66], 20_000);
 const RESPONDER: ([u8; 4], u16) = ([10, 20, 0, 10], 502);
 
@@ -32,9 +32,8 @@ pub(crate) struct Range {
     pacer: Pacer,
     script: Script,
     is_forwarding: bool,
-    rates: Vec<f64>,
-    // Before the lab goes.
-    plain: Option<Pacer>,
+    /// Nanoseconds of a frame, by round.
+    costs: Vec<f64>,
     /// The gateway and what was its hosts.
     pub(crate) site: Site,
 }
@@ -48,78 +47,84 @@ struct Ends {
     gateway: [[u8; 6]; 2],
 }
 
-/// Every gateway, once a round.
-pub(crate) fn measure(
-    report: &mut Report,
-    floors: &std::path::Path,
-    registers: bool,
-) -> Result<()> {
+/// The gateways.
+const GATEWAYS: [&str; 8] = [
+    gateway::PLAIN_DROP,
+    gateway::DROPS,
+    gateway::BARE,
+    gateway::PASSING,
+    gateway::CONNTRACK,
+    gateway::FUNCTION_CODE,
+    gateway::CONDUITFW,
+    gateway::FAST,
+];
+/// Turns of a round.
+const SLICES: usize = 3;
+
+/// Every gateway in turn.
+pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Result<()> {
     eprintln!("==> packet rate: {} rounds", report.rounds);
-    let policy = Policy::of(Extent::SMALL).text(registers);
-    let names = [
-        gateway::BARE,
-        gateway::CONNTRACK,
-        gateway::FUNCTION_CODE,
-        gateway::CONDUITFW,
-        gateway::PLAIN_DROP,
-        gateway::DROPS,
-    ];
     let mut ranges = Vec::new();
-    for name in names {
-        ranges.push(Range::build(name, &policy, floors).context(name)?);
+    for name in existing(&GATEWAYS) {
+        ranges.push(Range::build(name, floors, registers).context(name)?);
     }
     let processors = report.machine.processors.max(1);
     pin(0, processors - 1)?;
-    for _ in 0..report.rounds {
-        for range in &mut ranges {
+    urgent(0, true);
+    let count = ranges.len();
+    for turn in 0..report.rounds * SLICES {
+        for step in 0..count {
+            let range = &mut ranges[(turn + step) % count];
             range.measure().context(range.name)?;
         }
     }
+    urgent(0, false);
     unpin(0, processors)?;
     let of = |name: &str| {
         let range = ranges.iter().find(|range| range.name == name);
-        range.map(|range| range.rates.clone()).unwrap_or_default()
+        range.map(|range| range.costs.clone()).unwrap_or_default()
     };
     let (bare, drop) = (of(gateway::BARE), of(gateway::PLAIN_DROP));
-    for range in &mut ranges {
+    for range in &ranges {
         let yardstick = if range.is_forwarding { &bare } else { &drop };
-        let ratios = range
-            .rates
-            .iter()
-            .zip(yardstick)
-            .map(|(one, other)| one / other);
-        let mut ratios: Vec<f64> = ratios.collect();
+        let ratio = middle(yardstick, &range.costs, |other, ours| other / ours);
+        // The plain drop is the sender and the way in, and all of them have those.
+        let own = middle(&range.costs, &drop, |ours, drop| ours - drop);
+        let bare_own = middle(&bare, &drop, |bare, drop| bare - drop);
+        let mut costs = range.costs.clone();
+        let cost = median(&mut costs);
+        let rate = |cost: Option<&f64>| cost.map_or(0.0, |cost| 1e9 / cost);
         report.rates.push(RateRow {
             gateway: range.name.to_owned(),
-            frames_a_second: median(&mut range.rates),
-            min: range.rates.first().copied().unwrap_or(0.0),
-            max: range.rates.last().copied().unwrap_or(0.0),
-            ratio: median(&mut ratios),
+            frames_a_second: 1e9 / cost,
+            min: rate(costs.last()),
+            max: rate(costs.first()),
+            ratio,
+            ns: cost,
+            own_ns: own,
+            own_ratio: range.is_forwarding.then(|| bare_own / own),
         });
     }
     Ok(())
 }
 
+/// The median of what comes of the figures of the same turn.
+fn middle(one: &[f64], other: &[f64], of: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut values: Vec<f64> = one
+        .iter()
+        .zip(other)
+        .map(|(one, other)| of(*one, *other))
+        .collect();
+    median(&mut values)
+}
+
 impl Range {
     /// Wires it, and opens the flows.
-    pub(crate) fn build(
-        name: &'static str,
-        policy: &str,
-        floors: &std::path::Path,
-    ) -> Result<Self> {
-        let site = Site::build(name, policy)?;
+    pub(crate) fn build(name: &'static str, floors: &Path, registers: bool) -> Result<Self> {
+        let site = Site::build(name, floors, registers)?;
         let outside = site.lab.host("operations")?.clone();
         let ends = wire(&site, &outside)?;
         let is_forwarding = !matches!(name, gateway::DROPS | gateway::PLAIN_DROP);
-        let mut plain = None;
-        if name == gateway::PLAIN_DROP {
-            let mut pacer = Pacer::load(floors, 2, 2)?;
-            let program = pacer.program("drop")?;
-            site.lab
-                .gateway()
-                .enter(|| program.attach("eth0", XdpMode::Driver))??;
-            plain = Some(pacer);
-        }
         let mut pacer = Pacer::load(floors, FLOWS, 2)?;
         for end in ["net0", "net1"] {
             let program = pacer.program("count")?;
@@ -137,8 +142,7 @@ impl Range {
                 denied(&ends)?
             },
             is_forwarding,
-            rates: Vec::new(),
-            plain,
+            costs: Vec::new(),
             site,
         };
         this.pacer.set_states(FLOWS, [1000, 7000, 0, 0])?;
@@ -164,22 +168,25 @@ impl Range {
 
     fn measure(&mut self) -> Result<()> {
         let before = self.pacer.counted()?;
+        let forwarded = self.site.forwarded_by_kernel()?;
         let began = Instant::now();
         self.blast(FRAMES)?;
-        let seconds = began.elapsed().as_secs_f64();
+        let nanoseconds = began.elapsed().as_nanos() as f64;
         let came = self.pacer.counted()? - before;
         if self.is_forwarding {
             ensure!(
                 came >= u64::from(FRAMES) * 99 / 100,
                 "of {FRAMES} frames {came} came out behind the gateway"
             );
-            self.rates.push(came as f64 / seconds);
         } else {
             ensure!(came == 0, "{came} frames came out that were to be dropped");
-            self.rates.push(f64::from(FRAMES) / seconds);
         }
-        // What only keeps the plain drop attached.
-        let _ = &self.plain;
+        let forwarded = self.site.forwarded_by_kernel()? - forwarded;
+        ensure!(
+            self.name != gateway::FAST || forwarded < u64::from(FRAMES) / 100,
+            "of {FRAMES} frames the kernel forwarded {forwarded}"
+        );
+        self.costs.push(nanoseconds / f64::from(FRAMES));
         Ok(())
     }
 }

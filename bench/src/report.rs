@@ -22,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) frames: Vec<FrameRow>,
     /// Real connections through a gateway.
     pub(crate) paths: Vec<PathRow>,
+    /// The same at the pace of a plant.
+    pub(crate) time: Vec<TimeRow>,
     /// Frames a second through a gateway.
     pub(crate) rates: Vec<RateRow>,
     /// The controller.
@@ -61,14 +63,18 @@ pub(crate) struct PathRow {
     pub(crate) load: String,
     /// What the gateway did.
     pub(crate) gateway: String,
-    /// Median of the rounds.
+    /// Median of the slices.
     pub(crate) transactions_a_second: f64,
-    /// The lowest round.
-    pub(crate) min: f64,
-    /// The highest.
-    pub(crate) max: f64,
-    /// Median of the rounds' ratios to bare forwarding.
+    /// A quarter of the slices had less.
+    pub(crate) low: f64,
+    /// A quarter had more.
+    pub(crate) high: f64,
+    /// Median of the ratios to bare forwarding, slice by slice.
     pub(crate) ratio_to_bare: f64,
+    /// The same to an XDP program that only passes.
+    pub(crate) ratio_to_passing: f64,
+    /// The same to nftables that matches the function code.
+    pub(crate) ratio_to_function_code: f64,
     /// Microseconds of a transaction, over all rounds.
     pub(crate) p50: f64,
     /// The same, of 99 in a hundred.
@@ -77,6 +83,31 @@ pub(crate) struct PathRow {
     pub(crate) p99_9: f64,
     /// The longest.
     pub(crate) max_us: f64,
+}
+
+/// Transactions at an even pace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TimeRow {
+    /// The pace.
+    pub(crate) transactions_a_second: u32,
+    /// What the gateway did.
+    pub(crate) gateway: String,
+    /// How many there were.
+    pub(crate) transactions: usize,
+    /// Microseconds of a transaction.
+    pub(crate) p50: f64,
+    /// The same, of 99 in a hundred.
+    pub(crate) p99: f64,
+    /// Of 999 in a thousand.
+    pub(crate) p99_9: f64,
+    /// The longest.
+    pub(crate) max_us: f64,
+    /// Standard deviation, in microseconds.
+    pub(crate) deviation: f64,
+    /// Microseconds more than bare forwarding, at the median.
+    pub(crate) added: f64,
+    /// The same at the 99th in a hundred.
+    pub(crate) added_p99: f64,
 }
 
 /// Frames a second.
@@ -92,6 +123,15 @@ pub(crate) struct RateRow {
     pub(crate) max: f64,
     /// Ratio to bare forwarding, or of drops to the plain drop.
     pub(crate) ratio: f64,
+    /// Nanoseconds of a frame, from the sender to the receiver.
+    #[serde(default)]
+    pub(crate) ns: f64,
+    /// The same without the sender and the way into the gateway, which the plain drop has as well.
+    #[serde(default)]
+    pub(crate) own_ns: f64,
+    /// Ratio to bare forwarding, both without the sender.
+    #[serde(default)]
+    pub(crate) own_ratio: Option<f64>,
 }
 
 /// A figure of the controller.
@@ -166,6 +206,7 @@ impl Report {
         section(&mut text, "Targets", &self.target_table());
         section(&mut text, "Frames", &self.frame_table());
         section(&mut text, "Paths", &self.path_table());
+        section(&mut text, "Time", &self.time_table());
         section(&mut text, "Packet rate", &self.rate_table());
         section(&mut text, "Control", &self.control_table());
         section(&mut text, "The slowest frame", &self.worst_table());
@@ -216,8 +257,10 @@ impl Report {
                 row.load.clone(),
                 row.gateway.clone(),
                 format!("{:.0}", row.transactions_a_second),
-                format!("{:.0}-{:.0}", row.min, row.max),
+                format!("{:.0}-{:.0}", row.low, row.high),
                 format!("{:.3}", row.ratio_to_bare),
+                format!("{:.3}", row.ratio_to_passing),
+                format!("{:.3}", row.ratio_to_function_code),
                 format!("{:.0}", row.p50),
                 format!("{:.0}", row.p99),
                 format!("{:.0}", row.p99_9),
@@ -229,12 +272,45 @@ impl Report {
             "load",
             "gateway",
             "transactions/s",
-            "rounds",
-            "ratio to bare",
+            "quartiles",
+            "x bare",
+            "x XDP pass",
+            "x nft function",
             "p50 us",
             "p99 us",
             "p99.9 us",
             "max us",
+        ];
+        table(&heads, &rows)
+    }
+
+    fn time_table(&self) -> String {
+        let row = |row: &TimeRow| {
+            vec![
+                row.transactions_a_second.to_string(),
+                row.gateway.clone(),
+                row.transactions.to_string(),
+                format!("{:.1}", row.p50),
+                format!("{:+.1}", row.added),
+                format!("{:.1}", row.p99),
+                format!("{:+.1}", row.added_p99),
+                format!("{:.1}", row.p99_9),
+                format!("{:.1}", row.max_us),
+                format!("{:.1}", row.deviation),
+            ]
+        };
+        let rows: Vec<_> = self.time.iter().map(row).collect();
+        let heads = [
+            "a second",
+            "gateway",
+            "transactions",
+            "p50 us",
+            "added",
+            "p99 us",
+            "added",
+            "p99.9 us",
+            "max us",
+            "deviation",
         ];
         table(&heads, &rows)
     }
@@ -246,10 +322,23 @@ impl Report {
                 format!("{:.0}", row.frames_a_second),
                 format!("{:.0}-{:.0}", row.min, row.max),
                 format!("{:.3}", row.ratio),
+                format!("{:.0}", row.ns),
+                format!("{:.0}", row.own_ns),
+                row.own_ratio
+                    .map_or(String::new(), |ratio| format!("{ratio:.3}")),
             ]
         };
         let rows: Vec<_> = self.rates.iter().map(row).collect();
-        table(&["gateway", "frames/s", "rounds", "ratio"], &rows)
+        let heads = [
+            "gateway",
+            "frames/s",
+            "rounds",
+            "ratio",
+            "ns",
+            "without sender",
+            "ratio without",
+        ];
+        table(&heads, &rows)
     }
 
     fn control_table(&self) -> String {
@@ -316,6 +405,14 @@ impl Report {
                 format!("path, {}, {}", row.load, row.gateway),
                 row.ratio_to_bare,
             );
+        }
+        for row in &self.time {
+            let name = format!(
+                "time, {} a second, {}",
+                row.transactions_a_second, row.gateway
+            );
+            all.insert(format!("{name}, p50 (us)"), row.p50);
+            all.insert(format!("{name}, p99 (us)"), row.p99);
         }
         for row in &self.rates {
             all.insert(format!("rate, {}", row.gateway), row.ratio);

@@ -10,6 +10,8 @@ pub(crate) mod load {
     pub(crate) const OUTSTANDING_16: &str = "16 outstanding";
     /// The same, twice as many.
     pub(crate) const OUTSTANDING_32: &str = "32 outstanding";
+    /// The same, client and server on one processor.
+    pub(crate) const OUTSTANDING_32_ONE_CORE: &str = "32 outstanding, one core";
     /// Many clients.
     pub(crate) const CONNECTIONS_32: &str = "32 connections";
     /// Very many.
@@ -20,6 +22,8 @@ pub(crate) mod load {
 pub(crate) mod gateway {
     /// Nothing but forwarding.
     pub(crate) const BARE: &str = "bare forwarding";
+    /// An XDP program that does nothing: what any firewall in XDP costs on these interfaces.
+    pub(crate) const PASSING: &str = "XDP program that only passes";
     /// Connection tracking.
     pub(crate) const CONNTRACK: &str = "nftables, conntrack";
     /// The same, and the function code.
@@ -98,9 +102,11 @@ fn paths(report: &Report) -> Vec<TargetRow> {
     };
     let lock_step = |gateway| Some(report.path(load::LOCK_STEP, gateway)?.ratio_to_bare);
     let outstanding = |gateway| {
-        let ours = report.path(load::OUTSTANDING_32, gateway)?;
-        let theirs = report.path(load::OUTSTANDING_32, gateway::FUNCTION_CODE)?;
-        Some(ours.transactions_a_second / theirs.transactions_a_second)
+        Some(
+            report
+                .path(load::OUTSTANDING_32, gateway)?
+                .ratio_to_function_code,
+        )
     };
     let tail = || {
         let ours = report.path(load::LOCK_STEP, gateway::FAST)?;

@@ -18,14 +18,15 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     let Some(generation) = p.generation(slot) else {
         return Judgement::deny(Reason::UnknownInterface, 0);
     };
-    let (number, observe) = (generation.number, generation.observe);
+    let (number, observe, forwarding) =
+        (generation.number, generation.observe, generation.forwarding);
     let workspace = p.workspace();
     workspace.slot = slot;
     workspace.generation = number;
     workspace.operation.fields = 0;
     workspace.denied.fields = 0;
     workspace.neutralised = 0;
-    let judgement = judge_frame(p, packet);
+    let judgement = judge_frame(p, packet).forwarded(forwarding, slot);
     if observe != 0 && judgement.reason_number() != 0 && !judgement.is_notice() {
         judgement.observed()
     } else {
@@ -35,8 +36,10 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
 
 #[inline(always)]
 fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
-    if let Err(reason) = packet::parse(p, p.frame_bytes(), packet) {
-        return Judgement::deny(reason, 0);
+    match packet::parse(p, p.frame_bytes(), packet) {
+        Ok(()) => {}
+        Err(Reason::EtherTypeNotAllowed) => return p.judge_link(packet),
+        Err(reason) => return Judgement::deny(reason, 0),
     }
     let place = match packet.ether_type {
         ethernet::ARP => 0,

@@ -25,6 +25,7 @@ pub mod classify;
 pub mod edit;
 pub mod event;
 pub mod flow;
+pub mod forward;
 pub mod inspect;
 pub mod judge;
 pub mod judgement;

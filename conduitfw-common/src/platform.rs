@@ -190,6 +190,10 @@ pub trait Platform: ByteSource {
     /// Whether the history at `sequence` holds the same `bytes` bytes as the frame at `at`.
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
 
+    /// [`crate::forward::Port::flags`] of the interface that the frame came in on.
+    fn link_flags(&self, slot: u32) -> u32;
+    /// Stage: [`crate::forward::judge_link`].
+    fn judge_link(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself, and finds the
     /// packet where the frame left it.
     fn admit(&mut self, packet: &Packet) -> Judgement;

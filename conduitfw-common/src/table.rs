@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a layout or a meaning in this module or in [`crate::event`] changes: the
 /// controller does not take over pinned maps of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Policies that the maps hold at once: the one in force and the next one.
 pub const SLOTS: u32 = 2;
@@ -87,8 +87,16 @@ pub struct Generation {
     pub ticks_per_second: u32,
     /// Ticks after which a request without a reply no longer counts as outstanding.
     pub reply_ticks: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// One of [`forwarding`].
+    pub forwarding: u32,
+}
+
+/// Who forwards a frame that passes: [`Generation::forwarding`].
+pub mod forwarding {
+    /// The kernel.
+    pub const KERNEL: u32 = 0;
+    /// The program, where it can ([`crate::forward`]).
+    pub const FAST: u32 = 1;
 }
 
 /// Key of `INTERFACES`.

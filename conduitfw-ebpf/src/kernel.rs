@@ -16,7 +16,7 @@ use conduitfw_common::{
     wire,
 };
 
-use crate::{atomic, frame::Frame, maps, stages, trace};
+use crate::{atomic, forward, frame::Frame, maps, stages, trace};
 
 /// The kernel, while it judges one frame.
 pub(crate) struct Kernel {
@@ -304,6 +304,16 @@ impl Platform for Kernel {
     #[inline(always)]
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
         stages::repeats(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
+    }
+
+    #[inline(always)]
+    fn link_flags(&self, slot: u32) -> u32 {
+        forward::port(slot, self.frame.ifindex()).map_or(0, |port| port.flags)
+    }
+
+    #[inline(always)]
+    fn judge_link(&mut self, _packet: &Packet) -> Judgement {
+        Judgement::from_bits(forward::judge_link(self.frame.context()))
     }
 
     #[inline(always)]

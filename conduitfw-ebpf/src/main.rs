@@ -29,6 +29,7 @@
 )]
 
 mod atomic;
+mod forward;
 mod frame;
 mod history;
 mod kernel;

@@ -16,7 +16,7 @@ use conduitfw_common::{
     table::protocol,
 };
 
-use crate::{frame::Frame, kernel::Kernel, maps, stages, trace};
+use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
 
 /// Reports the judgement and carries it out; the cold half of it is a stage of its own.
 #[inline(always)]
@@ -24,9 +24,17 @@ pub(crate) fn report(frame: Frame, judgement: Judgement) -> u32 {
     trace::decided(judgement);
     if judgement.reason_number() == 0 && !judgement.is_edited() {
         maps::count(judgement.conduit(), 0, frame.bytes());
-        return xdp_action::XDP_PASS;
+        return if judgement.is_fast() {
+            forward::forward(frame.context(), judgement.slot())
+        } else {
+            xdp_action::XDP_PASS
+        };
     }
-    deny(frame.context(), judgement.to_bits())
+    let action = deny(frame.context(), judgement.to_bits());
+    if action == xdp_action::XDP_PASS && judgement.is_fast() {
+        return forward::forward(frame.context(), judgement.slot());
+    }
+    action
 }
 
 #[unsafe(no_mangle)]

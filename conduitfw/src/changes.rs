@@ -131,7 +131,7 @@ type Meaning = u64;
 /// What of a policy is kept to tell what the next one changes: a small part of its size.
 #[derive(Clone, Debug)]
 pub struct Digest {
-    settings: [(&'static str, Meaning); 6],
+    settings: [(&'static str, Meaning); 8],
     zones: Meanings,
     assets: Meanings,
     conduits: Meanings,
@@ -154,6 +154,8 @@ impl Digest {
             settings: [
                 ("site", meaning(&policy.site)),
                 ("mode", meaning(&policy.mode)),
+                ("forwarding", meaning(&policy.forwarding)),
+                ("bridges", meaning(&policy.bridges)),
                 ("timeouts", meaning(&policy.timeouts)),
                 ("limits", meaning(&policy.limits)),
                 ("adopt", meaning(&policy.adopt)),

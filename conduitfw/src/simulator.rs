@@ -224,6 +224,8 @@ impl Simulator {
 struct Slot {
     generation: Generation,
     interfaces: HashMap<(u32, u32), Interface>,
+    /// What of the link an interface passes on.
+    link_flags: HashMap<u32, u32>,
     /// By prefix length, the longest last.
     networks: BTreeMap<u32, HashMap<u128, Network>>,
     /// The keys' slot is 0.
@@ -257,6 +259,10 @@ impl Slot {
             if let Some(ifindex) = indexes.get(name) {
                 slot.interfaces.insert((*ifindex, *vlans), *row);
             }
+        }
+        for (ports, flags) in &tables.bridges {
+            let ports = ports.iter().filter_map(|name| indexes.get(name));
+            slot.link_flags.extend(ports.map(|port| (*port, *flags)));
         }
         for (prefix, address, row) in &tables.networks {
             let prefix = prefix.saturating_sub(SLOT_BITS);

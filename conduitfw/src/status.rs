@@ -1,5 +1,6 @@
 //! What is in force and what it did, from the pinned maps: also when no controller runs.
 
+mod forwarding;
 mod response_times;
 mod words;
 
@@ -10,6 +11,7 @@ use conduitfw_common::{
     REASON_SLOTS, Reason,
     table::{Counter, Generation, MAX_CONDUITS, RESPONSE_BUCKETS},
 };
+pub use forwarding::ForwardingStatus;
 use jiff::Timestamp;
 use nix::net::if_::if_nametoindex;
 pub use response_times::{Bucket, ResponseTimes};
@@ -136,6 +138,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Frames.
     pub frames: Frames,
+    /// Who forwarded those that passed.
+    pub forwarding: ForwardingStatus,
     /// Conduits, and traffic without one.
     pub conduits: Vec<ConduitStatus>,
     /// Rules.
@@ -181,6 +185,7 @@ impl Status {
             mode: mode_label(generation.observe != 0),
             interfaces: read_interfaces(&Pins::of(instance)),
             frames,
+            forwarding: ForwardingStatus::read(maps, generation.forwarding)?,
             conduits,
             rules: read_rules(maps, &names)?,
             events,

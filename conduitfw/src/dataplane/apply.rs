@@ -15,6 +15,7 @@ use super::{
     load::{self, PROGRAM, check_sizes, program},
     maps::{Maps, Plain},
     offload::keep_vlan_tags,
+    ports::{self, PortPlan, Ports},
     slot::{verify_slot, write_slot},
 };
 use crate::{instance::Instance, policy::CompiledTables};
@@ -33,6 +34,9 @@ pub struct DataPlane {
     refused: BTreeMap<String, String>,
     /// Rows of `INTERFACES` of the policy in force, for interfaces that come back.
     rows: Vec<InterfaceRow>,
+    /// What the policy in force says about ports, and what was made of it.
+    port_plan: PortPlan,
+    ports: Ports,
     /// Since the slot that is not in force was.
     grace: Option<Grace>,
 }
@@ -92,6 +96,8 @@ impl DataPlane {
             guarded: BTreeMap::new(),
             refused: BTreeMap::new(),
             rows: Vec::new(),
+            port_plan: PortPlan::default(),
+            ports: Ports::default(),
             grace: None,
         })
     }
@@ -163,19 +169,54 @@ impl DataPlane {
         write_slot(&mut self.maps, slot, tables, &indexes)?;
         verify_slot(&self.maps, slot, tables, &indexes)?;
         let attached = self.attach_all(&indexes)?;
-        if let Err(source) = self.maps.active.set(0, slot, 0) {
-            self.undo(&attached);
-            return Err(DataPlaneError::Write {
+        let port_plan = PortPlan::of(tables);
+        let flipped = self.write_ports(slot, &port_plan, &indexes).and_then(|()| {
+            let flip = self.maps.active.set(0, slot, 0);
+            flip.map_err(|source| DataPlaneError::Write {
                 what: "the active slot",
                 source,
-            });
+            })
+        });
+        if let Err(error) = flipped {
+            self.undo(&attached);
+            return Err(error);
         }
 
         self.grace = Grace::begin();
         self.rows.clone_from(&tables.interfaces);
+        self.port_plan = port_plan;
         self.let_go();
         self.guarded = indexes;
         Ok(())
+    }
+
+    /// Writes the ports of a slot as the machine has them now, and tells what is new about them.
+    fn write_ports(
+        &mut self,
+        slot: u32,
+        plan: &PortPlan,
+        indexes: &BTreeMap<String, u32>,
+    ) -> Result<(), DataPlaneError> {
+        let ports = ports::survey(plan, indexes).unwrap_or_else(|error| {
+            // Forwarding is the kernel's then, and the policy comes into force all the same.
+            tracing::error!("no frame is forwarded fast: {error}");
+            Ports::default()
+        });
+        ports::write(&mut self.maps, slot, &ports)?;
+        for (interface, remark) in &ports.remarks {
+            if self.ports.remarks.get(interface) != Some(remark) {
+                tracing::warn!(interface, "{remark}");
+            }
+        }
+        self.ports = ports;
+        Ok(())
+    }
+
+    /// Follows what changed about the ports: addresses, VLANs, bridges, drivers.
+    fn follow_ports(&mut self) -> Result<(), DataPlaneError> {
+        let slot = self.maps.in_force()?.0;
+        let (plan, indexes) = (self.port_plan.clone(), self.guarded.clone());
+        self.write_ports(slot, &plan, &indexes)
     }
 
     /// Attaches to interfaces that carry no program of this controller; returns the new links.
@@ -313,6 +354,9 @@ impl DataPlane {
                     }
                 },
             }
+        }
+        if let Err(error) = self.follow_ports() {
+            tracing::error!("the ports cannot be followed: {error}");
         }
         changes
     }

@@ -6,6 +6,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
 };
+use conduitfw_common::forward::Port;
 use conduitfw_common::table::{
     Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Limits, Network, NetworkKey,
     Operation, Page, Pair, PairKey, Reporting, RuleSet, Service, Settings, ValueRange,
@@ -73,6 +74,9 @@ pub const PINNED: &[&str] = &[
     "OPENINGS",
     "STREAMS",
     "NAMES",
+    "PORTS",
+    "TAGGED",
+    "FORWARDING",
 ];
 
 /// A pinned map that cannot be opened or used.
@@ -123,6 +127,12 @@ pub struct Maps {
     pub rules: PerCpuArray<MapData, u64>,
     /// What became of the events.
     pub reporting: PerCpuArray<MapData, Plain<Reporting>>,
+    /// Devices that frames come in by or leave by.
+    pub ports: Table<Port>,
+    /// VLAN devices by interface and tags.
+    pub tagged: HashMap<MapData, Plain<InterfaceKey>, u32>,
+    /// Frames that left fast, and that were left to the kernel, by cause.
+    pub forwarding: PerCpuArray<MapData, u64>,
     /// Names by id, so that counters can be read without a controller.
     pub names: HashMap<MapData, Plain<NameKey>, NameBytes>,
 }
@@ -156,6 +166,9 @@ impl Maps {
             counters: open(directory, "COUNTERS")?,
             rules: open(directory, "RULES")?,
             reporting: open(directory, "REPORTING")?,
+            ports: open(directory, "PORTS")?,
+            tagged: open(directory, "TAGGED")?,
+            forwarding: open(directory, "FORWARDING")?,
             names: open(directory, "NAMES")?,
         })
     }
@@ -185,6 +198,9 @@ impl Maps {
             counters: take(ebpf, "COUNTERS")?,
             rules: take(ebpf, "RULES")?,
             reporting: take(ebpf, "REPORTING")?,
+            ports: take(ebpf, "PORTS")?,
+            tagged: take(ebpf, "TAGGED")?,
+            forwarding: take(ebpf, "FORWARDING")?,
             names: take(ebpf, "NAMES")?,
         })
     }

@@ -30,9 +30,10 @@ pub use compile::{
 pub use diagnostic::{Diagnostic, Refusal, Severity};
 pub use document::keys;
 pub use model::{
-    Asset, AssetId, ByteSet, Conduit, Limits, ModbusRule, ModbusTable, Mode, NewFlows, Number,
-    NumberRange, NumberType, OnDeny, OperandRange, Operands, PartyId, Policy, PolicyNames,
-    PortRange, Rate, Site, TableRanges, Timeouts, Vlans, WordOrder, Written, Zone, ZoneId,
+    Asset, AssetId, Bridge, ByteSet, Conduit, Forwarding, Limits, ModbusRule, ModbusTable, Mode,
+    NewFlows, Number, NumberRange, NumberType, OnDeny, OperandRange, Operands, PartyId, Policy,
+    PolicyNames, PortRange, Rate, Site, TableRanges, Timeouts, Vlans, WordOrder, Written, Zone,
+    ZoneId,
 };
 
 use diagnostic::Diagnostics;

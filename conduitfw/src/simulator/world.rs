@@ -5,7 +5,7 @@ use conduitfw_common::{
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     flow::store,
-    inspect,
+    forward, inspect,
     judgement::Judgement,
     modbus::{self, coils, files, last, outstanding, reply, request, written},
     packet::Packet,
@@ -225,6 +225,15 @@ impl Platform for Simulator {
             let place = place_in_history(sequence.wrapping_add(offset));
             stream.history.get(place) == Some(byte)
         })
+    }
+
+    fn link_flags(&self, slot: u32) -> u32 {
+        let flags = &self.slot(slot).link_flags;
+        flags.get(&self.ifindex).copied().unwrap_or(0)
+    }
+
+    fn judge_link(&mut self, packet: &Packet) -> Judgement {
+        forward::judge_link(self, packet)
     }
 
     fn admit(&mut self, packet: &Packet) -> Judgement {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ConduitStatus, EventCounts, Frames, Status};
+use super::{ConduitStatus, EventCounts, ForwardingStatus, Frames, Status};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,6 +50,7 @@ impl fmt::Display for Status {
                 "              {would_deny} of the allowed would be denied in mode enforce"
             )?;
         }
+        write_forwarding(f, &self.forwarding)?;
         let EventCounts { delivered, lost } = self.events;
         writeln!(f, "events        {delivered} delivered, {lost} lost")?;
         let adopted = self.controller.as_ref().map_or(0, |c| c.flows_adopted);
@@ -71,6 +72,29 @@ impl fmt::Display for Status {
         }
         Ok(())
     }
+}
+
+fn write_forwarding(f: &mut fmt::Formatter<'_>, forwarding: &ForwardingStatus) -> fmt::Result {
+    if !forwarding.is_used() {
+        return Ok(());
+    }
+    let kernel: u64 = forwarding.kernel.values().sum();
+    writeln!(
+        f,
+        "forwarding    {}: {} frames left fast, {kernel} by the kernel",
+        forwarding.mode, forwarding.fast
+    )?;
+    for (cause, frames) in &forwarding.kernel {
+        writeln!(f, "              {frames} {cause}")?;
+    }
+    if forwarding.lost > 0 {
+        writeln!(
+            f,
+            "              {} lost: a port did not take them",
+            forwarding.lost
+        )?;
+    }
+    Ok(())
 }
 
 fn write_conduit(f: &mut fmt::Formatter<'_>, conduit: &ConduitStatus) -> fmt::Result {

@@ -29,7 +29,7 @@ use modbus::{ModbusTables, Rules};
 use pairs::Opening;
 pub(super) use pairs::Pairs;
 pub use rows::address_words;
-use rows::{conduit_row, generation, interfaces, networks};
+use rows::{bridge, conduit_row, generation, interfaces, networks};
 
 /// What a policy meets where it is applied.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,8 @@ pub struct CompiledTables {
     pub generation: Generation,
     /// Interface name, [`table::InterfaceKey::vlans`], and who may send there.
     pub interfaces: Vec<(String, u32, Interface)>,
+    /// Bridged pairs of interfaces, and their [`conduitfw_common::forward::port_flag`]s.
+    pub bridges: Vec<([String; 2], u32)>,
     /// Prefix length (with the 32 bits of the slot), address, and whose it is.
     pub networks: Vec<(u32, Address, Network)>,
     /// Runs of services by pair of parties; the slot is 0.
@@ -142,6 +144,7 @@ pub(super) fn build(
     let tables = CompiledTables {
         generation: generation(policy, surroundings),
         interfaces: interfaces(policy, diagnostics),
+        bridges: policy.bridges.iter().map(bridge).collect(),
         networks: networks(policy, surroundings, diagnostics),
         pairs,
         services,

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use conduitfw_common::Verdict;
+use conduitfw_common::forward::port_flag;
 use conduitfw_common::table::{
     self, Address, Conduit as ConduitRow, Generation, Interface, MAX_INTERFACES, MAX_NETWORKS,
-    Network, SLOTS,
+    Network, SLOTS, forwarding,
 };
 use ipnet::IpNet;
 
 use super::super::diagnostic::Diagnostics;
-use super::super::model::{Conduit, Mode, NewFlows, OnDeny, Policy, Vlans};
+use super::super::model::{Bridge, Conduit, Forwarding, Mode, NewFlows, OnDeny, Policy, Vlans};
 use super::super::resolve::does_not_fit;
 use super::super::source::Span;
 use super::Surroundings;
@@ -30,8 +31,17 @@ pub(super) fn generation(policy: &Policy, surroundings: &Surroundings) -> Genera
         datagram_opening_ticks: ticks(timeouts.datagram_opening, hz),
         ticks_per_second: hz,
         reply_ticks: ticks(timeouts.modbus_reply, hz),
-        reserved: 0,
+        forwarding: match policy.forwarding {
+            Forwarding::Kernel => forwarding::KERNEL,
+            Forwarding::Fast => forwarding::FAST,
+        },
     }
+}
+
+/// A bridge's ports, and what of the link they pass on.
+pub(super) fn bridge(bridge: &Bridge) -> ([String; 2], u32) {
+    let flags = u32::from(bridge.stp) * port_flag::STP | u32::from(bridge.lldp) * port_flag::LLDP;
+    (bridge.ports.clone(), flags)
 }
 
 /// Ticks in a time, never less than the time and never none.

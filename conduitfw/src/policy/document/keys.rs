@@ -14,7 +14,9 @@ pub struct Table {
 /// The top of the file.
 pub const POLICY: Table = Table {
     header: "the policy",
-    keys: &["site", "settings", "gateway", "zones", "assets", "conduits"],
+    keys: &[
+        "site", "settings", "gateway", "bridges", "zones", "assets", "conduits",
+    ],
     later: &[],
 };
 /// `[site]`
@@ -26,7 +28,7 @@ pub const SITE: Table = Table {
 /// `[settings]`
 pub const SETTINGS: Table = Table {
     header: "[settings]",
-    keys: &["mode", "adopt", "timeouts", "limits"],
+    keys: &["mode", "forwarding", "adopt", "timeouts", "limits"],
     later: &["ethertypes"],
 };
 /// `[settings.timeouts]`
@@ -52,6 +54,12 @@ pub const LIMITS: Table = Table {
 pub const GATEWAY: Table = Table {
     header: "[gateway]",
     keys: &["addresses"],
+    later: &[],
+};
+/// `[[bridges]]`
+pub const BRIDGE: Table = Table {
+    header: "[[bridges]]",
+    keys: &["name", "ports", "stp", "lldp"],
     later: &[],
 };
 /// `[zones.NAME]`
@@ -126,5 +134,5 @@ pub const MODBUS: Table = Table {
 
 /// Every table.
 pub const ALL: &[Table] = &[
-    POLICY, SITE, SETTINGS, TIMEOUTS, LIMITS, GATEWAY, ZONE, ASSET, CONDUIT, MODBUS,
+    POLICY, SITE, SETTINGS, TIMEOUTS, LIMITS, GATEWAY, BRIDGE, ZONE, ASSET, CONDUIT, MODBUS,
 ];

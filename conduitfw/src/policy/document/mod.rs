@@ -1,5 +1,6 @@
 //! The text of a policy, read: types and single values are right, names are not looked up yet.
 
+mod bridge;
 mod conduit;
 pub mod keys;
 mod modbus;
@@ -12,10 +13,13 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostics, is_unprintable};
-use super::model::{Limits, Mode, NewFlows, OnDeny, PortRange, Site, Timeouts, Vlans};
+use super::model::{
+    Bridge, Forwarding, Limits, Mode, NewFlows, OnDeny, PortRange, Site, Timeouts, Vlans,
+};
 use super::source::{Source, Span, Spanned};
 use super::suggestion;
 use super::value::{self, Fault};
+use bridge::bridges;
 use conduit::conduits;
 pub(super) use modbus::ModbusDocument;
 use section::{Section, entry_text, integer};
@@ -30,14 +34,31 @@ const ADOPT: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub(super) struct PolicyDocument {
     pub(super) site: Site,
-    pub(super) mode: Mode,
-    pub(super) timeouts: Timeouts,
-    pub(super) limits: Limits,
-    pub(super) adopt: Duration,
+    pub(super) settings: Settings,
     pub(super) gateway: Option<Vec<Spanned<IpAddr>>>,
+    pub(super) bridges: Vec<BridgeDocument>,
     pub(super) zones: Vec<ZoneDocument>,
     pub(super) assets: Vec<AssetDocument>,
     pub(super) conduits: Vec<ConduitDocument>,
+}
+
+/// `[settings]`.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) mode: Mode,
+    pub(super) forwarding: Forwarding,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) adopt: Duration,
+}
+
+/// `[[bridges]]`.
+#[derive(Debug)]
+pub(super) struct BridgeDocument {
+    pub(super) what: String,
+    pub(super) span: Span,
+    pub(super) ports: Vec<Spanned<String>>,
+    pub(super) bridge: Bridge,
 }
 
 /// `[zones.NAME]`.
@@ -125,11 +146,9 @@ pub(super) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Option<Pol
     let settings = settings(&top, diagnostics);
     let document = PolicyDocument {
         site: site(&top, diagnostics),
-        mode: settings.0,
-        timeouts: settings.1,
-        limits: settings.2,
-        adopt: settings.3,
+        settings,
         gateway: gateway(&top, diagnostics),
+        bridges: bridges(&top, diagnostics),
         zones: zones(&top, diagnostics),
         assets: assets(&top, diagnostics),
         conduits: conduits(&top, diagnostics),
@@ -150,23 +169,27 @@ fn site(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Site {
     }
 }
 
-fn settings(
-    top: &Section<'_>,
-    diagnostics: &mut Diagnostics,
-) -> (Mode, Timeouts, Limits, Duration) {
-    let mut settings = (
-        Mode::default(),
-        Timeouts::default(),
-        Limits::default(),
-        ADOPT,
-    );
+fn settings(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Settings {
+    let mut settings = Settings {
+        mode: Mode::default(),
+        forwarding: Forwarding::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+        adopt: ADOPT,
+    };
     let Some((span, table)) = top.table("settings", diagnostics) else {
         return settings;
     };
     let section = Section::new("[settings]", span, table, &keys::SETTINGS, diagnostics);
-    settings.0 = mode(&section, diagnostics).unwrap_or_default();
+    settings.mode = mode(&section, diagnostics).unwrap_or_default();
+    let forwarding = section.parsed("forwarding", diagnostics, |text| match text {
+        "kernel" => Ok(Forwarding::Kernel),
+        "fast" => Ok(Forwarding::Fast),
+        _ => Err(unknown_word("forwarding", text, &["kernel", "fast"])),
+    });
+    settings.forwarding = forwarding.map_or_else(Forwarding::default, |word| word.value);
     if let Some(adopt) = section.parsed("adopt", diagnostics, value::adopt) {
-        settings.3 = adopt.value;
+        settings.adopt = adopt.value;
     }
     if let Some((span, table)) = section.table("timeouts", diagnostics) {
         let section = Section::new(
@@ -176,7 +199,7 @@ fn settings(
             &keys::TIMEOUTS,
             diagnostics,
         );
-        let timeouts = &mut settings.1;
+        let timeouts = &mut settings.timeouts;
         let mut set = |key: &str, timeout: &mut Duration| {
             if let Some(duration) = section.parsed(key, diagnostics, value::duration) {
                 *timeout = duration.value;
@@ -191,7 +214,7 @@ fn settings(
     }
     if let Some((span, table)) = section.table("limits", diagnostics) {
         let section = Section::new("[settings.limits]", span, table, &keys::LIMITS, diagnostics);
-        let limits = &mut settings.2;
+        let limits = &mut settings.limits;
         let mut set = |key: &str, limit: &mut u32, range: (u32, u32)| {
             if let Some(number) = section.number(key, range, diagnostics) {
                 *limit = number.value;

@@ -63,6 +63,29 @@ pub enum Mode {
     Observe,
 }
 
+/// Who forwards the frames that pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Forwarding {
+    /// The kernel.
+    #[default]
+    Kernel,
+    /// The program itself, where it can.
+    Fast,
+}
+
+/// `[[bridges]]`: two interfaces that frames cross between as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// The two interfaces.
+    pub ports: [String; 2],
+    /// Whether frames of the spanning tree pass.
+    pub stp: bool,
+    /// Whether frames of LLDP pass.
+    pub lldp: bool,
+}
+
 /// `[settings.timeouts]`: how long a flow without frames is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeouts {

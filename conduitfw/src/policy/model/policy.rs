@@ -9,7 +9,10 @@ use ipnet::IpNet;
 
 use super::super::document::GATEWAY;
 use super::super::source::Source;
-use super::{Asset, AssetId, Conduit, Limits, Mode, PartyId, Site, Timeouts, Zone, ZoneId};
+use super::{
+    Asset, AssetId, Bridge, Conduit, Forwarding, Limits, Mode, PartyId, Site, Timeouts, Zone,
+    ZoneId,
+};
 
 /// A policy: everything it says, resolved and free of contradictions.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub struct Policy {
     pub site: Site,
     /// The mode of the whole policy.
     pub mode: Mode,
+    /// Who forwards the frames that pass.
+    pub forwarding: Forwarding,
     /// How long flows are remembered.
     pub timeouts: Timeouts,
     /// How much is tracked.
@@ -27,6 +32,8 @@ pub struct Policy {
     pub adopt: Duration,
     /// The machine's own addresses, when the policy gives them.
     pub gateway_addresses: Option<Vec<IpAddr>>,
+    /// Bridged pairs of interfaces.
+    pub bridges: Vec<Bridge>,
     /// Zones by number: zone `n` is at `n - 1`.
     pub zones: Vec<Zone>,
     /// Assets by number: asset `n` is at `n - 1`.

@@ -1,6 +1,7 @@
 //! Names into numbers, and everything that contradicts itself refused.
 
 mod addresses;
+mod bridges;
 mod conduits;
 mod names;
 
@@ -14,6 +15,7 @@ use super::document::{PolicyDocument, ZoneDocument};
 use super::model::{Asset, AssetId, Policy, Zone, ZoneId};
 use super::source::{Source, Span, Spanned};
 use addresses::{addresses, networks};
+use bridges::bridges;
 use conduits::conduits;
 use names::Names;
 
@@ -33,15 +35,18 @@ pub(super) fn resolve(
     let names = Names::new(&document, diagnostics);
     let index = networks(&document.zones, diagnostics);
     addresses(&document, &names, &index, diagnostics);
+    let bridges = bridges(&document.bridges, &document.zones, diagnostics);
     let conduits = conduits(&document.conduits, &names, diagnostics);
 
     let mut policy = Policy {
         site: document.site,
-        mode: document.mode,
-        timeouts: document.timeouts,
-        limits: document.limits,
-        adopt: document.adopt,
+        mode: document.settings.mode,
+        forwarding: document.settings.forwarding,
+        timeouts: document.settings.timeouts,
+        limits: document.settings.limits,
+        adopt: document.settings.adopt,
         gateway_addresses: document.gateway.map(values),
+        bridges,
         zones: document.zones.into_iter().zip(1..).map(zone).collect(),
         assets: Vec::new(),
         conduits,

@@ -1,0 +1,291 @@
+//! forward: the way out of a frame without the kernel's forwarding: the tables of ports, the routing
+//! table's helper, and the frame handed over.
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::{bpf_fib_lookup, bpf_redirect, bpf_xdp_adjust_head},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray},
+};
+use conduitfw_common::{
+    bytes::{ByteSource, Truncated},
+    forward::{self, FORWARDING_ROWS, Kept, MAX_PORTS, MAX_TAGGED, NextHop, Port, Query, Ways},
+    judgement::Judgement,
+    packet::Packet,
+    reset::FrameEditor,
+    table::{ANY_VLANS, Address, GATEWAY_ZONE, InterfaceKey, SLOTS},
+    wire::ethernet,
+};
+
+use crate::{frame::Frame, kernel::Kernel, maps, verifier::masked};
+
+#[map]
+static PORTS: Array<Port> = Array::with_max_entries(SLOTS * MAX_PORTS, 0);
+#[map]
+static TAGGED: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(MAX_TAGGED, 0);
+#[map]
+static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_ROWS, 0);
+
+/// The row of a device, if it is the device's.
+#[inline(always)]
+pub(crate) fn port(slot: u32, device: u32) -> Option<Port> {
+    let row = slot * MAX_PORTS + (device & (MAX_PORTS - 1));
+    let pointer = PORTS.get_ptr(row)?;
+    // SAFETY: a lookup gives a valid pointer or none; array values live as long as the program.
+    let port = unsafe { &*pointer };
+    if device != 0 && port.device == device {
+        Some(*port)
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+fn count(row: u32) {
+    if let Some(pointer) = FORWARDING.get_ptr_mut(row) {
+        // SAFETY: as above; the value is this processor's.
+        let frames = unsafe { &mut *pointer };
+        *frames += 1;
+    }
+}
+
+/// Lets a frame that passes leave by the way that its route names, or leaves it to the kernel.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
+    let frame = Frame::new(context);
+    let Some((_, packet)) = Kernel::new(frame) else {
+        return xdp_action::XDP_PASS;
+    };
+    let mut way = Way {
+        frame,
+        slot: slot & 1,
+    };
+    match forward::forward(&mut way, packet) {
+        Ok(port) => {
+            count(0);
+            // SAFETY: the helper checks its arguments; it names the interface and no flags.
+            (unsafe { bpf_redirect(port, 0) }) as u32
+        }
+        Err(kept) => {
+            count(kept.row());
+            if matches!(kept, Kept::Lost) {
+                xdp_action::XDP_DROP
+            } else {
+                xdp_action::XDP_PASS
+            }
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_link(context: *mut xdp_md) -> u64 {
+    match Kernel::new(Frame::new(context)) {
+        Some((kernel, packet)) => forward::judge_link(&kernel, packet).to_bits(),
+        None => Judgement::deny(conduitfw_common::Reason::EtherTypeNotAllowed, 0).to_bits(),
+    }
+}
+
+/// The kernel's tables around a frame that is to leave.
+struct Way {
+    frame: Frame,
+    slot: u32,
+}
+
+impl ByteSource for Way {
+    #[inline(always)]
+    fn u8(&self, at: u32) -> Result<u8, Truncated> {
+        self.frame.u8(at)
+    }
+
+    #[inline(always)]
+    fn u16(&self, at: u32) -> Result<u16, Truncated> {
+        self.frame.u16(at)
+    }
+
+    #[inline(always)]
+    fn u32(&self, at: u32) -> Result<u32, Truncated> {
+        self.frame.u32(at)
+    }
+
+    #[inline(always)]
+    fn u64(&self, at: u32) -> Result<u64, Truncated> {
+        self.frame.u64(at)
+    }
+
+    #[inline(always)]
+    fn address(&self, at: u32) -> Result<Address, Truncated> {
+        self.frame.address(at)
+    }
+
+    #[inline(always)]
+    fn within(&self, number: u32, mask: u32) -> u32 {
+        masked(number, mask)
+    }
+}
+
+impl FrameEditor for Way {
+    #[inline(always)]
+    fn replace_u8(&mut self, at: u32, value: u8) -> Result<u8, Truncated> {
+        self.frame.replace_u8(at, value)
+    }
+
+    #[inline(always)]
+    fn set_u16(&mut self, at: u32, value: u16) -> Result<(), Truncated> {
+        self.frame.set_u16(at, value)
+    }
+
+    #[inline(always)]
+    fn set_u32(&mut self, at: u32, value: u32) -> Result<(), Truncated> {
+        self.frame.set_u32(at, value)
+    }
+
+    #[inline(always)]
+    fn sum(&self, at: u32, bytes: u32) -> Result<u16, Truncated> {
+        self.frame.sum(at, bytes)
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, bytes: u32) -> Result<(), Truncated> {
+        self.frame.cut(bytes)
+    }
+}
+
+impl Ways for Way {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.frame.ifindex()
+    }
+
+    #[inline(always)]
+    fn frame_bytes(&self) -> u32 {
+        self.frame.bytes()
+    }
+
+    #[inline(always)]
+    fn port(&self, device: u32) -> Option<Port> {
+        port(self.slot, device)
+    }
+
+    #[inline(always)]
+    fn tagged(&self, ifindex: u32, vlans: u32) -> u32 {
+        let key = InterfaceKey {
+            slot: self.slot,
+            ifindex,
+            vlans,
+        };
+        match TAGGED.get_ptr(&key) {
+            // SAFETY: the lookup gave a valid pointer; rows are only removed from a slot that has
+            // not been in force for a grace period.
+            Some(pointer) => unsafe { *pointer },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, packet: &Packet, query: &Query) -> Result<NextHop, Kept> {
+        let mut lookup = Lookup::new(packet, query);
+        let bytes = size_of::<Lookup>() as i32;
+        // SAFETY: the context is valid, and the helper is given the size of the record.
+        let answer = unsafe {
+            bpf_fib_lookup(
+                self.frame.context().cast(),
+                (&raw mut lookup).cast(),
+                bytes,
+                0,
+            )
+        };
+        match answer {
+            0 => Ok(lookup.next_hop()),
+            NO_NEIGHBOUR => Err(Kept::Neighbour),
+            FRAGMENTATION_NEEDED => Err(Kept::TooLong),
+            _ => Err(Kept::Route),
+        }
+    }
+
+    #[inline(always)]
+    fn is_at_home(&self, ifindex: u32, vlans: u32, destination: &Address) -> bool {
+        let Some(network) = maps::network(self.slot, destination) else {
+            return false;
+        };
+        let mut key = InterfaceKey {
+            slot: self.slot,
+            ifindex,
+            vlans,
+        };
+        let mut found = maps::interface(&key);
+        if found.is_none() {
+            key.vlans = ANY_VLANS;
+            found = maps::interface(&key);
+        }
+        let zones = found.map_or(0, |interface| interface.zones);
+        network.zone != GATEWAY_ZONE && zones >> (network.zone & 63) & 1 == 1
+    }
+
+    #[inline(always)]
+    fn move_head(&mut self, bytes: i32) -> Result<(), Truncated> {
+        // SAFETY: the context is valid; the helper checks the rest, and pointers into the frame are
+        // taken anew after it.
+        match unsafe { bpf_xdp_adjust_head(self.frame.context(), bytes) } {
+            0 => Ok(()),
+            _ => Err(Truncated),
+        }
+    }
+}
+
+// Answers of `bpf_fib_lookup` (linux/bpf.h).
+const NO_NEIGHBOUR: i64 = 7;
+const FRAGMENTATION_NEEDED: i64 = 8;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// `struct bpf_fib_lookup` (linux/bpf.h), in words.
+#[repr(C, align(8))]
+struct Lookup {
+    words: [u32; 16],
+}
+
+impl Lookup {
+    /// Where the two hardware addresses begin: source, then destination.
+    const ADDRESSES: usize = 13;
+
+    #[inline(always)]
+    fn new(packet: &Packet, query: &Query) -> Self {
+        let is_ipv4 = packet.ether_type == ethernet::IPV4;
+        let family = if is_ipv4 { AF_INET } else { AF_INET6 };
+        let [source_high, source_low] = packet.source_port.to_be_bytes();
+        let [port_high, port_low] = packet.destination_port.to_be_bytes();
+        let [bytes_0, bytes_1] = query.bytes.to_ne_bytes();
+        let mut words = [0; 16];
+        words[0] = u32::from_ne_bytes([family, packet.transport, source_high, source_low]);
+        words[1] = u32::from_ne_bytes([port_high, port_low, bytes_0, bytes_1]);
+        words[2] = query.device;
+        words[3] = query.service;
+        if is_ipv4 {
+            words[4] = packet.source[3];
+            words[8] = packet.destination[3];
+        } else {
+            for word in 0..4 {
+                words[4 + word] = packet.source[word];
+                words[8 + word] = packet.destination[word];
+            }
+        }
+        Self { words }
+    }
+
+    #[inline(always)]
+    fn next_hop(&self) -> NextHop {
+        let [s0, s1, s2, s3] = self.words[Self::ADDRESSES].to_ne_bytes();
+        let [s4, s5, d0, d1] = self.words[Self::ADDRESSES + 1].to_ne_bytes();
+        let [d2, d3, d4, d5] = self.words[Self::ADDRESSES + 2].to_ne_bytes();
+        NextHop {
+            device: self.words[2],
+            addresses: [
+                u32::from_be_bytes([d0, d1, d2, d3]),
+                u32::from_be_bytes([d4, d5, s0, s1]),
+                u32::from_be_bytes([s2, s3, s4, s5]),
+            ],
+        }
+    }
+}
