@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::{
+    Pod,
     maps::{Array, Map, MapData, MapError},
     sys::SyscallError,
 };
@@ -16,12 +17,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::maps::Plain;
 
 /// An array whose values are plain records.
-pub struct Table<V: FromBytes + IntoBytes + Immutable + Copy + 'static> {
+pub struct Table<V>
+where
+    Plain<V>: Pod,
+{
     rows: Array<MapData, Plain<V>>,
     descriptor: OwnedFd,
 }
 
-impl<V: FromBytes + IntoBytes + Immutable + Copy> TryFrom<Map> for Table<V> {
+impl<V> TryFrom<Map> for Table<V>
+where
+    Plain<V>: Pod,
+{
     type Error = MapError;
 
     fn try_from(map: Map) -> Result<Self, MapError> {
@@ -36,7 +43,10 @@ impl<V: FromBytes + IntoBytes + Immutable + Copy> TryFrom<Map> for Table<V> {
     }
 }
 
-impl<V: FromBytes + IntoBytes + Immutable + Copy> Deref for Table<V> {
+impl<V> Deref for Table<V>
+where
+    Plain<V>: Pod,
+{
     type Target = Array<MapData, Plain<V>>;
 
     fn deref(&self) -> &Self::Target {
@@ -44,13 +54,16 @@ impl<V: FromBytes + IntoBytes + Immutable + Copy> Deref for Table<V> {
     }
 }
 
-impl<V: FromBytes + IntoBytes + Immutable + Copy> DerefMut for Table<V> {
+impl<V> DerefMut for Table<V>
+where
+    Plain<V>: Pod,
+{
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.rows
     }
 }
 
-impl<V: FromBytes + IntoBytes + Immutable + Copy> Table<V> {
+impl<V: FromBytes + IntoBytes + Immutable + Copy + 'static> Table<V> {
     /// Writes rows from `first` on.
     ///
     /// # Errors

@@ -103,7 +103,7 @@ fn slot_of_pair(slot: u32) -> u16 {
 }
 
 /// Rows beyond those of a slot are not written: what does not fit was refused before.
-fn write_run<V: FromBytes + IntoBytes + Immutable + Copy>(
+fn write_run<V: FromBytes + IntoBytes + Immutable + Copy + 'static>(
     table: &mut Table<V>,
     slot: u32,
     rows_of_a_slot: u32,
