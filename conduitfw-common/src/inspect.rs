@@ -34,12 +34,11 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
-    let (conduit, observe, next) = (entry.conduit, entry.observe, entry.request.next);
+    let (conduit, observe) = (entry.conduit, entry.observe);
     let judgement = match take_segment(p, packet, place) {
         Ok(()) => allowed(p, conduit, observe),
         Err(reason) => {
             let workspace = p.workspace();
-            workspace.reset_sequence = next;
             if workspace.denied.fields == 0 {
                 workspace.denied = workspace.operation;
             }

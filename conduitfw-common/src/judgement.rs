@@ -60,6 +60,13 @@ impl Judgement {
         self.0 >> FIRST_STAGE_BIT == 0
     }
 
+    /// Whether the frame passes as it is, and nothing more is to be done.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain_pass(self) -> bool {
+        self.0 & !(0xffff << CONDUIT_SHIFT | 0xff << DIRECTION_SHIFT) == 0
+    }
+
     /// The place of an opening flow that is to be moved, plus 1; else 0.
     #[inline(always)]
     #[must_use]

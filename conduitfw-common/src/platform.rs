@@ -172,6 +172,11 @@ pub trait Platform: ByteSource {
     fn flow(&mut self, table: FlowTable, place: u32) -> Option<&mut FlowEntry>;
     /// The same, to read.
     fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry>;
+    /// Waits a bounded time for an entry of the established flows; nothing when another processor kept
+    /// it.
+    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry>;
+    /// Gives back what [`Self::hold_flow`] gave.
+    fn let_go(entry: &mut FlowEntry);
     /// Waits a bounded time for an entry; `false` when another processor kept it.
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool;
     /// Gives it back.
@@ -194,6 +199,8 @@ pub trait Platform: ByteSource {
     fn link_flags(&self, slot: u32) -> u32;
     /// Stage: [`crate::forward::judge_link`].
     fn judge_link(&mut self, packet: &Packet) -> Judgement;
+    /// Stage: [`crate::packet::read_as_far_as_it_goes`].
+    fn read_as_far_as_it_goes(&mut self, packet: &mut Packet);
     /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself, and finds the
     /// packet where the frame left it.
     fn admit(&mut self, packet: &Packet) -> Judgement;

@@ -248,6 +248,23 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry> {
+        let pointer = maps::flow_pointer(FlowTable::Flows, place)?;
+        let is_held = atomic::try_lock(maps::lock_of(pointer))
+            || stages::wait_for_flow(FlowTable::Flows as u32, place) != 0;
+        if is_held {
+            Some(maps::held_flow(pointer))
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn let_go(entry: &mut FlowEntry) {
+        atomic::unlock(&raw mut entry.lock);
+    }
+
+    #[inline(always)]
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool {
         match maps::flow_pointer(table, place) {
             Some(pointer) => {
@@ -314,6 +331,11 @@ impl Platform for Kernel {
     #[inline(always)]
     fn judge_link(&mut self, _packet: &Packet) -> Judgement {
         Judgement::from_bits(forward::judge_link(self.frame.context()))
+    }
+
+    #[inline(always)]
+    fn read_as_far_as_it_goes(&mut self, _packet: &mut Packet) {
+        stages::read_as_far_as_it_goes(self.frame.context());
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use conduitfw_common::{
     inspect as stream,
     judgement::Judgement,
     modbus::{self, coils, files, last, outstanding, reply, request, written},
+    packet,
     platform::{FlowTable, Platform},
     replies, settle as known, wire,
 };
@@ -37,6 +38,15 @@ fn at_hand() -> Option<(Kernel, &'static mut Stream)> {
 
 /// What a stage answers when there is no workspace, which cannot be.
 const NOTHING: u64 = Judgement::deny(Reason::FlowBusy, 0).to_bits();
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn read_as_far_as_it_goes(context: *mut xdp_md) -> u32 {
+    if let Some((kernel, packet)) = Kernel::new(Frame::new(context)) {
+        packet::read_as_far_as_it_goes(&kernel, kernel.frame_bytes(), packet);
+    }
+    0
+}
 
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -8,7 +8,7 @@ use conduitfw_common::{
     forward, inspect,
     judgement::Judgement,
     modbus::{self, coils, files, last, outstanding, reply, request, written},
-    packet::Packet,
+    packet::{self, Packet},
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
     table::{
@@ -169,6 +169,23 @@ impl Platform for Simulator {
 
     fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry> {
         self.table(table).entries.get(place as usize)
+    }
+
+    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry> {
+        let entry = self.flow(FlowTable::Flows, place)?;
+        if entry.lock != 0 {
+            return None;
+        }
+        entry.lock = 1;
+        Some(entry)
+    }
+
+    fn let_go(entry: &mut FlowEntry) {
+        entry.lock = 0;
+    }
+
+    fn read_as_far_as_it_goes(&mut self, packet: &mut Packet) {
+        packet::read_as_far_as_it_goes(self, self.frame_bytes(), packet);
     }
 
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool {
