@@ -10,7 +10,7 @@ use crate::flow::connection::{ahead, close};
 use crate::flow::entry::{Direction, HISTORY_BYTES, flow_flag, side_flag};
 use crate::judge::end;
 use crate::judgement::Judgement;
-use crate::modbus::{FUNCTION_AT, Judged, Rest};
+use crate::modbus::{FUNCTION_AT, Judged, Rest, plain};
 use crate::packet::Packet;
 use crate::platform::{FlowTable, MAX_PENDING_WRITES, Platform};
 use crate::verdict::{Reason, Verdict};
@@ -278,6 +278,14 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
         let there = end.wrapping_sub(start);
         if ahead(end, start) <= 0 {
             return Ok(start);
+        }
+        let behind_due = start.wrapping_sub(due);
+        if ahead(start, due) >= 0 && there >= plain::REQUEST_BYTES {
+            let taken = p.judge_plain(at.wrapping_add(behind_due), start);
+            if taken != 0 {
+                start = start.wrapping_add(taken);
+                continue;
+            }
         }
         let judged = judge_adu(p, start, there);
         let adu_bytes = judged.bytes();

@@ -154,8 +154,9 @@ pub trait Platform: ByteSource {
     fn replace_rule_rate(&mut self, rule: u16, old: u64, new: u64) -> bool;
     /// Adds one to a bucket of the conduit's response times.
     fn count_response(&mut self, conduit: u16, bucket: u32);
-    /// The operation in the workspace was judged: 0, or the number of the reason. For those who want to follow what the
-    /// decision sees; the data plane does not.
+    /// Whether someone follows what the decision sees: the data plane does not.
+    fn is_followed(&self) -> bool;
+    /// The operation in the workspace was judged: 0, or the number of the reason. For those who follow.
     fn judged(&mut self, reason: u8);
     /// Adds one to the operations that a rule allowed.
     fn count_rule(&mut self, rule: u16);
@@ -222,6 +223,8 @@ pub trait Platform: ByteSource {
     fn inspect(&mut self, packet: &Packet, place: u32) -> Judgement;
     /// Stage: [`crate::modbus::request::judge_adu`] on the history of the stream at hand.
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64;
+    /// Stage: [`crate::modbus::plain::judge`].
+    fn judge_plain(&mut self, at: u32, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_registers`].
     fn check_registers(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].

@@ -203,6 +203,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn is_followed(&self) -> bool {
+        trace::is_on()
+    }
+
+    #[inline(always)]
     fn judged(&mut self, reason: u8) {
         if trace::is_on() {
             trace::judged(&self.workspace.operation, reason);
@@ -393,6 +398,11 @@ impl Platform for Kernel {
     #[inline(always)]
     fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
         stages::judge_split_reply(self.frame.context(), at, bytes, had)
+    }
+
+    #[inline(always)]
+    fn judge_plain(&mut self, at: u32, sequence: u32) -> u32 {
+        stages::judge_plain(self.frame.context(), at, sequence)
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use conduitfw_common::{
     flow::store,
     inspect as stream,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, plain, reply, request, written},
     packet,
     platform::{FlowTable, Platform},
     replies, settle as known, wire,
@@ -143,6 +143,15 @@ pub(crate) extern "C" fn judge_split_reply(
     match Kernel::new(Frame::new(context)) {
         Some((mut kernel, _)) => reply::go_on(&mut kernel, at, bytes, had).to_bits(),
         None => modbus::Judged::UNREADABLE.to_bits(),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_plain(context: *mut xdp_md, at: u32, sequence: u32) -> u32 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, _)) => plain::judge(&mut kernel, at, sequence),
+        None => 0,
     }
 }
 

@@ -135,6 +135,10 @@ impl Platform for Simulator {
         *count = count.saturating_add(1);
     }
 
+    fn is_followed(&self) -> bool {
+        true
+    }
+
     fn judged(&mut self, reason: u8) {
         let operation = self.workspace.operation.told();
         self.operations
@@ -293,6 +297,10 @@ impl Platform for Simulator {
 
     fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
         reply::go_on(self, at, bytes, had).to_bits()
+    }
+
+    fn judge_plain(&mut self, at: u32, sequence: u32) -> u32 {
+        plain::judge(self, at, sequence)
     }
 
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {
