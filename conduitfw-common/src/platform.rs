@@ -56,6 +56,8 @@ pub struct Workspace {
     pub on_deny: u8,
     /// Requests that the flow may have outstanding.
     pub outstanding: u8,
+    /// 1 when the flow was picked up and no reply has matched yet.
+    pub is_picked_up: u8,
     /// 1 when the request at hand writes registers whose last value counts.
     pub is_guarded: u8,
     /// The service that a flow is being opened for.
@@ -193,6 +195,9 @@ pub trait Platform: ByteSource {
     fn replace_owner(&mut self, index: u32, old: u32, new: u32) -> bool;
     /// Copies `bytes` bytes of the frame from `at` into the stream's history at `sequence`.
     fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
+    /// Copies the twelve bytes of a plain request into the stream's history at `sequence`: the first
+    /// eight and the last four, as big-endian numbers.
+    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32);
     /// Whether the history at `sequence` holds the same `bytes` bytes as the frame at `at`.
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
 
@@ -224,7 +229,7 @@ pub trait Platform: ByteSource {
     /// Stage: [`crate::modbus::request::judge_adu`] on the history of the stream at hand.
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64;
     /// Stage: [`crate::modbus::plain::judge`].
-    fn judge_plain(&mut self, at: u32, sequence: u32) -> u32;
+    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_registers`].
     fn check_registers(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].

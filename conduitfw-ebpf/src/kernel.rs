@@ -16,7 +16,7 @@ use conduitfw_common::{
     wire,
 };
 
-use crate::{atomic, forward, frame::Frame, maps, stages, trace};
+use crate::{atomic, forward, frame::Frame, history, maps, stages, trace};
 
 /// The kernel, while it judges one frame.
 pub(crate) struct Kernel {
@@ -324,6 +324,13 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32) {
+        if let Some(stream) = maps::stream(stream) {
+            history::store_twelve(stream, sequence, head.to_be(), operands.to_be());
+        }
+    }
+
+    #[inline(always)]
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
         stages::repeats(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
     }
@@ -401,8 +408,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judge_plain(&mut self, at: u32, sequence: u32) -> u32 {
-        stages::judge_plain(self.frame.context(), at, sequence)
+    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32 {
+        stages::judge_plain(self.frame.context(), at, sequence, bytes)
     }
 
     #[inline(always)]

@@ -148,9 +148,14 @@ pub(crate) extern "C" fn judge_split_reply(
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_plain(context: *mut xdp_md, at: u32, sequence: u32) -> u32 {
+pub(crate) extern "C" fn judge_plain(
+    context: *mut xdp_md,
+    at: u32,
+    sequence: u32,
+    bytes: u32,
+) -> u32 {
     match Kernel::new(Frame::new(context)) {
-        Some((mut kernel, _)) => plain::judge(&mut kernel, at, sequence),
+        Some((mut kernel, _)) => plain::judge(&mut kernel, at, sequence, bytes),
         None => 0,
     }
 }

@@ -7,7 +7,7 @@ use conduitfw_common::{
     flow::store,
     forward, inspect,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, plain, reply, request, written},
     packet::{self, Packet},
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
@@ -220,6 +220,19 @@ impl Platform for Simulator {
         )
     }
 
+    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32) {
+        let Some(stream) = self.stream(stream) else {
+            return;
+        };
+        let bytes = head.to_be_bytes().into_iter().chain(operands.to_be_bytes());
+        for (offset, byte) in (0..).zip(bytes) {
+            let place = place_in_history(sequence.wrapping_add(offset));
+            if let Some(kept) = stream.history.get_mut(place) {
+                *kept = byte;
+            }
+        }
+    }
+
     fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
         let frame = self.frame.clone();
         let Some(bytes) = frame.slice(at, bytes) else {
@@ -299,8 +312,8 @@ impl Platform for Simulator {
         reply::go_on(self, at, bytes, had).to_bits()
     }
 
-    fn judge_plain(&mut self, at: u32, sequence: u32) -> u32 {
-        plain::judge(self, at, sequence)
+    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32 {
+        plain::judge(self, at, sequence, bytes)
     }
 
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {
