@@ -47,12 +47,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
 
 /// A frame whose headers are none that a conduit could allow.
 #[inline(always)]
-fn unreadable<P: Platform>(
-    p: &mut P,
-    packet: &mut Packet,
-    reason: Reason,
-    slot: u32,
-) -> Judgement {
+fn unreadable<P: Platform>(p: &mut P, packet: &mut Packet, reason: Reason, slot: u32) -> Judgement {
     p.read_as_far_as_it_goes(packet);
     if reason != Reason::EtherTypeNotAllowed {
         return Judgement::deny(reason, 0);

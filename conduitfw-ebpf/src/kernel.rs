@@ -210,7 +210,7 @@ impl Platform for Kernel {
     #[inline(always)]
     fn judged(&mut self, reason: u8) {
         if trace::is_on() {
-            trace::judged(&self.workspace.operation, reason);
+            stages::trace_judged(u32::from(reason));
         }
     }
 

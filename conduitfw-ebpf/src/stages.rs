@@ -22,7 +22,7 @@ use crate::{
     frame::Frame,
     history::{self, History},
     kernel::Kernel,
-    maps,
+    maps, trace,
     verifier::masked,
 };
 
@@ -144,6 +144,17 @@ pub(crate) extern "C" fn judge_split_reply(
         Some((mut kernel, _)) => reply::go_on(&mut kernel, at, bytes, had).to_bits(),
         None => modbus::Judged::UNREADABLE.to_bits(),
     }
+}
+
+/// Tells whoever follows of the operation in the workspace; by itself, for the stack of the stages that
+/// judge is short.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn trace_judged(reason: u32) -> u32 {
+    if let Some((kernel, _)) = Kernel::new(Frame::ABSENT) {
+        trace::judged(&kernel.seen().operation, reason as u8);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]

@@ -74,7 +74,7 @@ pub(super) struct Asked<'a> {
     clippy::cast_possible_truncation,
     reason = "lengths below 512"
 )]
-pub(super) fn note(asked: Asked<'_>) -> Outstanding {
+pub(super) fn note(asked: &Asked<'_>) -> Outstanding {
     let Expected {
         length,
         echo_kind,
@@ -107,7 +107,7 @@ fn fill<P: Platform>(
     reason: u8,
     expected: Expected,
 ) {
-    let new = note(Asked {
+    let new = note(&Asked {
         operation: &p.seen().operation,
         expected,
         sequence,

@@ -88,7 +88,7 @@ fn is_allowed<P: Platform>(p: &mut P, at: u32, sequence: u32) -> bool {
         return false;
     }
     stream.waiting = stream.waiting.wrapping_add(1);
-    *row = note(Asked {
+    *row = note(&Asked {
         operation: &asked,
         expected: reply::expected(&asked),
         sequence,
