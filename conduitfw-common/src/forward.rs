@@ -141,6 +141,8 @@ impl Kept {
 
 /// `FORWARDING`: frames that were handed to a port which did not take them.
 pub const REFUSED_ROW: u32 = 15;
+/// `FORWARDING`: the interface that the last frame of this processor was handed to.
+pub const HANDED_ROW: u32 = 14;
 
 /// What a route is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +227,13 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
     let outlet = way.port(hop.device).ok_or(Kept::Port)?;
     if outlet.flags & port_flag::TAKES == 0 || outlet.peer != 0 {
         return Err(Kept::Port);
+    }
+    // What a driver refused is remembered of the interface alone.
+    if outlet.vlans != 0 {
+        let below = way.port(outlet.port).ok_or(Kept::Port)?;
+        if below.flags & port_flag::TAKES == 0 {
+            return Err(Kept::Port);
+        }
     }
     if outlet.device == inlet.device {
         return Err(Kept::SamePort);

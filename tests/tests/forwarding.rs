@@ -528,3 +528,69 @@ fn datagrams_and_traffic_of_the_gateway_itself_go_where_they_should() -> Result<
     }
     Ok(())
 }
+
+#[test]
+fn a_port_that_takes_no_frames_any_more_gives_way_to_the_kernel_without_a_controller() -> Result<()>
+{
+    if skipped_without_root() {
+        return Ok(());
+    }
+    let (lab, mut gateway) = start(POLICY)?;
+    let (operations, control) = (lab.host("operations")?, lab.host("control")?);
+    let server = (address(V4.1)?, 502);
+    let _plc = Plc::start(control, server)?;
+    let mut client = ModbusClient::connect(operations, Some(address(V4.0)?), server, 1)?;
+    client.write(10, 1)?;
+    gateway.stop(Signal::SIGKILL)?;
+    control.run("ethtool -K net0 gro off")?;
+    for value in 2..12 {
+        client.write(10, value)?;
+        assert_eq!(client.read(10, 1)?, [value]);
+    }
+    let status = gateway.json("status", &[])?;
+    let forwarding = &status["forwarding"];
+    // The first one, and perhaps what was on its way with it.
+    assert!(
+        (1..4).contains(&forwarding["lost"].as_u64().unwrap_or(0)),
+        "{forwarding}"
+    );
+    assert!(
+        forwarding["kernel"]["port-not-fast"].as_u64().unwrap_or(0) >= 20,
+        "{forwarding}"
+    );
+    // A controller that starts sees that it takes frames again.
+    control.run("ethtool -K net0 gro on")?;
+    gateway.run(&[])?;
+    let before = gateway.json("status", &[])?["forwarding"]["fast"].as_u64();
+    client.write(10, 20)?;
+    let after = gateway.json("status", &[])?["forwarding"]["fast"].as_u64();
+    assert!(
+        after >= before.map(|before| before + 2),
+        "{before:?} {after:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_only_passes_because_nothing_is_denied_is_forwarded_by_the_kernel() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    let policy = POLICY.replace("[settings]", "[settings]\nmode = \"observe\"");
+    let (lab, gateway) = start(&policy)?;
+    let (operations, control) = (lab.host("operations")?, lab.host("control")?);
+    let (hmi, plc) = (address(V4.0)?, address(V4.1)?);
+    let listener = control.enter(|| UdpSocket::bind((plc, 7000)))??;
+    listener.set_read_timeout(Some(PATIENCE))?;
+    assert!(ping(operations, hmi, plc, PATIENCE)?);
+    let datagram = frames::udp((hmi, 9), (plc, 7000)).payload([0x5c; 1000]);
+    let found = more(&gateway, "no-route", || {
+        for fragment in datagram.fragments(512) {
+            operations.send_packet(plc, &fragment[14..])?;
+        }
+        Ok(())
+    })?;
+    assert_eq!(found, (0, 0));
+    assert_eq!(listener.recv_from(&mut [0; 2000])?.0, 1000);
+    Ok(())
+}

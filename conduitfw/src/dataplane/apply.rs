@@ -16,6 +16,7 @@ use super::{
     maps::{Maps, Plain},
     offload::keep_vlan_tags,
     ports::{self, PortPlan, Ports},
+    refusals,
     slot::{verify_slot, write_slot},
 };
 use crate::{instance::Instance, policy::CompiledTables};
@@ -85,7 +86,8 @@ impl DataPlane {
         mode: AttachMode,
     ) -> Result<Self, DataPlaneError> {
         let pins = Pins::of(instance);
-        let loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
+        let mut loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
+        refusals::watch(&mut loaded.ebpf, &pins);
         Ok(Self {
             program: Program::Loaded(Box::new(loaded.ebpf)),
             maps: loaded.maps,

@@ -11,6 +11,7 @@ mod offload;
 mod pins;
 mod ports;
 mod private;
+mod refusals;
 pub mod rtnetlink;
 mod slot;
 
