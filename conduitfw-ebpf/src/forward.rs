@@ -78,6 +78,19 @@ pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
     }
 }
 
+/// Finishes a checksum that was left to a device; answers 0, or 1 when it cannot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn finish_checksum(context: *mut xdp_md, at: u32, bytes: u32) -> u32 {
+    let mut frame = Frame::new(context);
+    match Kernel::new(frame) {
+        Some((_, packet)) => {
+            u32::from(forward::finish_checksum(&mut frame, packet, at, bytes).is_err())
+        }
+        None => 1,
+    }
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn judge_link(context: *mut xdp_md) -> u64 {
@@ -221,6 +234,14 @@ impl Ways for Way {
         }
         let zones = found.map_or(0, |interface| interface.zones);
         network.zone != GATEWAY_ZONE && zones >> (network.zone & 63) & 1 == 1
+    }
+
+    #[inline(always)]
+    fn finish_checksum(&mut self, _packet: &Packet, at: u32, bytes: u32) -> Result<(), Truncated> {
+        match finish_checksum(self.frame.context(), at, bytes) {
+            0 => Ok(()),
+            _ => Err(Truncated),
+        }
     }
 
     #[inline(always)]
