@@ -14,7 +14,9 @@ use thiserror::Error;
 use crate::{
     changes::{Changes, Digest},
     control::protocol::PolicyText,
-    dataplane::{self, AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes},
+    dataplane::{
+        self, AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes, mtu::may_be_lost,
+    },
     events::{EventSink, PolicyInForce, WallClock},
     gateway::{gateway_addresses, routable},
     instance::Instance,
@@ -382,6 +384,12 @@ impl Controller {
                         interface = name,
                         "is gone; it is guarded again when it comes"
                     );
+                }
+                InterfaceChange::TooLarge(name, mtu) => {
+                    tracing::warn!(interface = name, "{}", may_be_lost(mtu));
+                }
+                InterfaceChange::Fits(name, mtu) => {
+                    tracing::info!(interface = name, "its MTU is {mtu}: every frame fits again");
                 }
                 InterfaceChange::Unguarded(name, reason) => {
                     tracing::error!(interface = name, "came and cannot be guarded: {reason}");

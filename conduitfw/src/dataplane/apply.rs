@@ -14,6 +14,7 @@ use super::{
     grace::{Grace, wait_for_frames_in_flight},
     load::{self, PROGRAM, check_sizes, program},
     maps::{Maps, Plain},
+    mtu::LARGEST_MTU,
     offload::keep_vlan_tags,
     ports::{self, PortPlan, Ports},
     refusals,
@@ -31,6 +32,8 @@ pub struct DataPlane {
     took_over: bool,
     /// Interfaces whose pinned link carries this controller's program, with the index it has.
     guarded: BTreeMap<String, u32>,
+    /// Interfaces that a driver gives frames of, and the MTU that they were last warned of.
+    native: BTreeMap<String, Option<u32>>,
     /// Why interfaces that came could not be guarded.
     refused: BTreeMap<String, String>,
     /// Rows of `INTERFACES` of the policy in force, for interfaces that come back.
@@ -70,6 +73,10 @@ pub enum InterfaceChange {
     Gone(String),
     /// An interface of the policy came, and cannot be guarded.
     Unguarded(String, String),
+    /// The MTU of an interface is one whose frames its driver may lose.
+    TooLarge(String, u32),
+    /// It is not any more.
+    Fits(String, u32),
 }
 
 impl DataPlane {
@@ -96,6 +103,7 @@ impl DataPlane {
             ticks_per_second: loaded.ticks_per_second,
             took_over: loaded.took_over,
             guarded: BTreeMap::new(),
+            native: BTreeMap::new(),
             refused: BTreeMap::new(),
             rows: Vec::new(),
             port_plan: PortPlan::default(),
@@ -250,6 +258,16 @@ impl DataPlane {
 
     /// Puts the program on one interface: through its pinned link, or a new one (true).
     fn guard(&mut self, interface: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
+        let is_new = self.put_program_on(interface, ifindex)?;
+        if attach::attached_program(ifindex)?.is_some_and(|found| found.native) {
+            self.native.entry(interface.to_owned()).or_default();
+        } else {
+            self.native.remove(interface);
+        }
+        Ok(is_new)
+    }
+
+    fn put_program_on(&mut self, interface: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
         let xdp = self.program.get()?;
         if self.pins.link(interface).exists() {
             if attach::replace(xdp, &self.pins, interface, ifindex)? {
@@ -360,7 +378,31 @@ impl DataPlane {
         if let Err(error) = self.follow_ports() {
             tracing::error!("the ports cannot be followed: {error}");
         }
+        self.follow_mtus(&mut changes);
         changes
+    }
+
+    /// Notices interfaces whose frames do not fit one buffer; each is told once.
+    fn follow_mtus(&mut self, changes: &mut Vec<InterfaceChange>) {
+        for (name, warned) in &mut self.native {
+            let Some(ifindex) = self.guarded.get(name).copied() else {
+                continue;
+            };
+            let port = self.ports.find(ifindex);
+            let Some(port) = port.filter(|port| port.device == ifindex) else {
+                continue;
+            };
+            let mtu = port.mtu;
+            let found = (mtu > LARGEST_MTU).then_some(mtu);
+            if *warned == found {
+                continue;
+            }
+            *warned = found;
+            changes.push(match found {
+                Some(mtu) => InterfaceChange::TooLarge(name.clone(), mtu),
+                None => InterfaceChange::Fits(name.clone(), mtu),
+            });
+        }
     }
 
     /// Adds an interface to the slot in force and attaches to it.
