@@ -7,7 +7,7 @@ use crate::bytes::Truncated;
 use crate::judgement::Judgement;
 use crate::packet::{Packet, transport};
 use crate::platform::Platform;
-use crate::reset::{FrameEditor, fold, pseudo_header};
+use crate::reset::{CHECKSUM_AT, FrameEditor, fold, pseudo_header};
 use crate::table::Address;
 use crate::verdict::Reason;
 use crate::wire::{ethernet, icmp};
@@ -70,7 +70,7 @@ pub enum Kept {
     Options = 2,
     /// It has no hop left: the kernel says so to its sender.
     HopLimit = 3,
-    /// Its checksum is left to a device, which frames between programs do not tell of.
+    /// Its checksum is left to a device, and it is too long to be summed up here.
     Checksum = 4,
     /// No route that only forwards: to the gateway itself, to nowhere, through a tunnel.
     Route = 5,
@@ -141,6 +141,8 @@ impl Kept {
 
 /// `FORWARDING`: frames that were handed to a port which did not take them.
 pub const REFUSED_ROW: u32 = 15;
+/// `FORWARDING`: the interface that the last frame of this processor was handed to.
+pub const HANDED_ROW: u32 = 14;
 
 /// What a route is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +153,8 @@ pub struct Query {
     pub service: u32,
     /// Bytes of the packet.
     pub bytes: u16,
+    /// Bytes of it behind the IP header.
+    pub transport_bytes: u32,
 }
 
 /// The answer.
@@ -184,6 +188,11 @@ pub trait Ways: FrameEditor {
     /// # Errors
     /// [`Truncated`] when there is no room; then the frame is as it was.
     fn move_head(&mut self, bytes: i32) -> Result<(), Truncated>;
+    /// Stage: [`finish_checksum`].
+    ///
+    /// # Errors
+    /// As there.
+    fn finish_checksum(&mut self, packet: &Packet, at: u32, bytes: u32) -> Result<(), Truncated>;
 }
 
 /// Readies a frame that passes to leave; answers the interface.
@@ -219,6 +228,13 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
     if outlet.flags & port_flag::TAKES == 0 || outlet.peer != 0 {
         return Err(Kept::Port);
     }
+    // What a driver refused is remembered of the interface alone.
+    if outlet.vlans != 0 {
+        let below = way.port(outlet.port).ok_or(Kept::Port)?;
+        if below.flags & port_flag::TAKES == 0 {
+            return Err(Kept::Port);
+        }
+    }
     if outlet.device == inlet.device {
         return Err(Kept::SamePort);
     }
@@ -228,7 +244,7 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
     if !way.is_at_home(outlet.port, outlet.vlans, &packet.destination) {
         return Err(Kept::NotAtHome);
     }
-    leave(way, packet, &outlet, &hop)?;
+    leave(way, packet, &outlet, &hop, query.transport_bytes)?;
     Ok(outlet.port)
 }
 
@@ -274,31 +290,49 @@ fn check<W: Ways>(way: &W, packet: &Packet, device: u32) -> Result<Query, Kept> 
     if packet.hop_limit <= 1 {
         return Err(Kept::HopLimit);
     }
-    if is_unfinished(way, packet, u32::from(bytes).wrapping_sub(header_bytes)) {
-        return Err(Kept::Checksum);
-    }
     Ok(Query {
         device,
         service,
         bytes,
+        transport_bytes: u32::from(bytes).wrapping_sub(header_bytes),
     })
 }
 
-/// Whether the checksum is the sum of the pseudo-header alone, as it stands in a frame of this very
-/// machine whose device is to complete it. The right checksum of one segment in 65,536 looks the same:
-/// that one goes by the kernel as well.
+/// Finishes a checksum that is the sum of the pseudo-header alone, as it stands in a frame of this very
+/// machine (a container's, a virtual machine's) whose device is to finish it: frames from program to
+/// program do not tell of that. `at` is where the transport header stands now.
+///
+/// # Errors
+/// [`Truncated`] when the frame is not there as its headers say, or is too long to be summed up.
 #[inline(always)]
-fn is_unfinished<W: Ways>(way: &W, packet: &Packet, bytes: u32) -> bool {
-    let at = match packet.transport {
-        transport::TCP => packet.transport_at.wrapping_add(crate::reset::CHECKSUM_AT),
-        transport::UDP => packet.transport_at.wrapping_add(UDP_CHECKSUM_AT),
-        _ => return false,
+pub fn finish_checksum<F: FrameEditor>(
+    way: &mut F,
+    packet: &Packet,
+    at: u32,
+    bytes: u32,
+) -> Result<(), Truncated> {
+    let checksum_at = match packet.transport {
+        transport::TCP => at.wrapping_add(CHECKSUM_AT),
+        transport::UDP => at.wrapping_add(UDP_CHECKSUM_AT),
+        _ => return Ok(()),
     };
+    let found = way.u16(checksum_at)?;
     // The pseudo-header of a TCP segment, made one of the packet's own transport.
-    let sum = pseudo_header(packet, bytes)
+    let pseudo = pseudo_header(packet, bytes)
         .wrapping_sub(u64::from(transport::TCP))
         .wrapping_add(u64::from(packet.transport));
-    way.u16(at).is_ok_and(|found| found == fold(sum))
+    if found != fold(pseudo) {
+        return Ok(());
+    }
+    let sum = fold(pseudo.wrapping_add(u64::from(way.sum(at, bytes)?)));
+    if sum == u16::MAX {
+        // It is right as it is: so it is for one segment in 65,536.
+        return Ok(());
+    }
+    // Without what stood there; a sum of zero would say that there is none (RFC 768).
+    let checksum = !fold(u64::from(sum).wrapping_add(u64::from(!found)));
+    let checksum = if checksum == 0 { u16::MAX } else { checksum };
+    way.set_u16(checksum_at, checksum)
 }
 
 const UDP_CHECKSUM_AT: u32 = 6;
@@ -312,12 +346,21 @@ const fn is_link_local(address: &Address) -> bool {
 
 /// Gives the frame the headers that it leaves with: addresses, tags, one hop less.
 #[inline(always)]
-fn leave<W: Ways>(way: &mut W, packet: &Packet, outlet: &Port, hop: &NextHop) -> Result<(), Kept> {
+fn leave<W: Ways>(
+    way: &mut W,
+    packet: &Packet,
+    outlet: &Port,
+    hop: &NextHop,
+    transport_bytes: u32,
+) -> Result<(), Kept> {
     let network_at = HEADER_BYTES.wrapping_add(tags_bytes(outlet.vlans));
     let surplus = packet.network_at.wrapping_sub(network_at).cast_signed();
     if surplus != 0 {
         way.move_head(surplus).map_err(|_| Kept::Room)?;
     }
+    let transport_at = packet.transport_at.wrapping_sub(surplus.cast_unsigned());
+    let finished = way.finish_checksum(packet, transport_at, transport_bytes);
+    finished.map_err(|_| Kept::Lost)?;
     rewrite(way, packet, outlet, hop, network_at).map_err(|_| Kept::Lost)
 }
 
@@ -368,7 +411,7 @@ fn rewrite<W: Ways>(
 
 /// The other port of a bridge, for a frame that is left as it is.
 #[inline(always)]
-fn bridge<W: Ways>(way: &W, packet: &Packet, inlet: &Port) -> Result<u32, Kept> {
+fn bridge<W: Ways>(way: &mut W, packet: &Packet, inlet: &Port) -> Result<u32, Kept> {
     let outlet = way.port(inlet.peer).ok_or(Kept::Port)?;
     if outlet.flags & port_flag::TAKES == 0 {
         return Err(Kept::Port);
@@ -389,23 +432,22 @@ fn bridge<W: Ways>(way: &W, packet: &Packet, inlet: &Port) -> Result<u32, Kept> 
     if way.frame_bytes().wrapping_sub(packet.network_at) > outlet.mtu {
         return Err(Kept::TooLong);
     }
-    if packet.transport != transport::ICMP {
-        let bytes = match packet.ether_type {
-            ethernet::IPV4 => way
-                .u16(packet.network_at.wrapping_add(2))
-                .map(|bytes| u32::from(bytes).wrapping_add(packet.network_at)),
-            _ => way.u16(packet.network_at.wrapping_add(4)).map(|bytes| {
-                u32::from(bytes).wrapping_add(packet.network_at.wrapping_add(IPV6_HEADER_BYTES))
-            }),
-        };
-        let end = bytes.map_err(|_| Kept::Options)?;
-        if is_unfinished(way, packet, end.wrapping_sub(packet.transport_at)) {
-            return Err(Kept::Checksum);
-        }
-    }
     if !way.is_at_home(outlet.port, packet.vlans, &packet.destination) {
         return Err(Kept::NotAtHome);
     }
+    let length = match packet.ether_type {
+        ethernet::IPV4 => way.u16(packet.network_at.wrapping_add(2)),
+        _ => way.u16(packet.network_at.wrapping_add(4)),
+    };
+    let length = u32::from(length.map_err(|_| Kept::Options)?);
+    let headers = packet.transport_at.wrapping_sub(packet.network_at);
+    let bytes = if packet.ether_type == ethernet::IPV4 {
+        length.wrapping_sub(headers)
+    } else {
+        length.wrapping_sub(headers.wrapping_sub(IPV6_HEADER_BYTES))
+    };
+    let finished = way.finish_checksum(packet, packet.transport_at, bytes);
+    finished.map_err(|_| Kept::Checksum)?;
     Ok(outlet.port)
 }
 

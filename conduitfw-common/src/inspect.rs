@@ -16,7 +16,8 @@ use crate::platform::{FlowTable, MAX_PENDING_WRITES, Platform};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::tcp::flag;
 
-/// ADUs judged in one segment: as many as may be outstanding, and the beginning of another.
+/// ADUs judged in one segment behind those that are plain: as many as may be outstanding, and the
+/// beginning of another.
 pub const MAX_ADUS: u32 = 17;
 
 /// Whether a segment of the inspected direction has anything to inspect.
@@ -34,12 +35,11 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
-    let (conduit, observe, next) = (entry.conduit, entry.observe, entry.request.next);
+    let (conduit, observe) = (entry.conduit, entry.observe);
     let judgement = match take_segment(p, packet, place) {
         Ok(()) => allowed(p, conduit, observe),
         Err(reason) => {
             let workspace = p.workspace();
-            workspace.reset_sequence = next;
             if workspace.denied.fields == 0 {
                 workspace.denied = workspace.operation;
             }
@@ -81,6 +81,7 @@ pub(crate) fn enter<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
     let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
     let (serial, index) = (entry.serial, entry.stream.wrapping_sub(1));
     let (conduit, rule_set, outstanding) = (entry.conduit, entry.rule_set, entry.outstanding);
+    let is_picked_up = entry.flags & flow_flag::ADOPTED != 0;
     let on_deny = if entry.observe == 0 {
         entry.on_deny
     } else {
@@ -93,6 +94,7 @@ pub(crate) fn enter<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
     workspace.place = place;
     workspace.conduit = conduit;
     workspace.outstanding = outstanding;
+    workspace.is_picked_up = u8::from(is_picked_up);
     workspace.neutralised = 0;
     workspace.pending_writes = 0;
     let held = p.stream(index).ok_or(Reason::NoFlow)?;
@@ -268,13 +270,23 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
         at,
         bytes,
     } = span;
-    if !p.remember(stream, due, at, bytes) {
-        return Err(Reason::HistoryFull);
-    }
     let end = due.wrapping_add(bytes);
     // Behind `due` when the first part of the ADU went by in an earlier segment; ahead of it when
     // the rest of a denied one is due.
     let mut start = adu_start;
+    if adu_start == due {
+        let taken = p.judge_plain(at, due, bytes);
+        if taken != 0 && p.is_followed() {
+            p.judged(0);
+        }
+        start = due.wrapping_add(taken);
+        if start == end {
+            return Ok(end);
+        }
+    }
+    if !p.remember(stream, due, at, bytes) {
+        return Err(Reason::HistoryFull);
+    }
     for _ in 0..MAX_ADUS {
         let there = end.wrapping_sub(start);
         if ahead(end, start) <= 0 {

@@ -11,22 +11,33 @@ use crate::table::protocol;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::{ethernet, tcp::flag};
 
-/// Judges the frame at hand, whose headers go to `packet`.
+/// Judges the frame at hand, whose headers go to `packet`, whatever that was before.
 #[inline(always)]
 pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     let slot = p.active_slot();
-    let Some(generation) = p.generation(slot) else {
-        return Judgement::deny(Reason::UnknownInterface, 0);
+    let (number, observe, forwarding, parsed) = match p.generation(slot) {
+        Some(generation) => (
+            generation.number,
+            generation.observe,
+            generation.forwarding,
+            packet::parse(p, p.frame_bytes(), packet),
+        ),
+        None => (0, 0, 0, Err(Reason::UnknownInterface)),
     };
-    let (number, observe, forwarding) =
-        (generation.number, generation.observe, generation.forwarding);
+    let (judgement, place) = match parsed {
+        Ok(()) => short_way(p, packet, number),
+        Err(reason) => (unreadable(p, packet, reason, slot), 0),
+    };
+    if judgement.is_plain_pass() {
+        return judgement.forwarded(forwarding, slot);
+    }
     let workspace = p.workspace();
     workspace.slot = slot;
     workspace.generation = number;
     workspace.operation.fields = 0;
     workspace.denied.fields = 0;
     workspace.neutralised = 0;
-    let judgement = judge_frame(p, packet).forwarded(forwarding, slot);
+    let judgement = long_way(p, packet, place, judgement).forwarded(forwarding, slot);
     if observe != 0 && judgement.reason_number() != 0 && !judgement.is_notice() {
         judgement.observed()
     } else {
@@ -34,31 +45,57 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     }
 }
 
+/// A frame whose headers are none that a conduit could allow.
 #[inline(always)]
-fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
-    match packet::parse(p, p.frame_bytes(), packet) {
-        Ok(()) => {}
-        Err(Reason::EtherTypeNotAllowed) => return p.judge_link(packet),
-        Err(reason) => return Judgement::deny(reason, 0),
+fn unreadable<P: Platform>(p: &mut P, packet: &mut Packet, reason: Reason, slot: u32) -> Judgement {
+    p.read_as_far_as_it_goes(packet);
+    if reason != Reason::EtherTypeNotAllowed {
+        return Judgement::deny(reason, 0);
     }
+    p.workspace().slot = slot;
+    p.judge_link(packet)
+}
+
+/// The way of most frames: of an established flow in an unchanged world. What is unusual goes on from
+/// what this answers, and so does what is to be inspected, with the place of the flow: then the
+/// caller holds it.
+#[inline(always)]
+fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> (Judgement, u32) {
     let place = match packet.ether_type {
         ethernet::ARP => 0,
         _ => find_place(p, FlowTable::Flows, packet),
     };
+    if place == 0 {
+        return (Judgement::AGAIN, 0);
+    }
+    let (ifindex, now) = (p.ifindex(), p.now_ticks());
+    let Some(entry) = p.hold_flow(place) else {
+        return (Judgement::deny(Reason::FlowBusy, 0), 0);
+    };
+    let judgement = judge_flow(entry, packet, ifindex, generation, now);
+    if judgement.is_plain_pass() {
+        P::let_go(entry);
+        return (judgement, 0);
+    }
+    (judgement, place)
+}
+
+/// What a frame needs beyond the short way.
+#[inline(always)]
+fn long_way<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    judgement: Judgement,
+) -> Judgement {
     if place != 0 {
-        if !p.lock_flow(FlowTable::Flows, place) {
-            return Judgement::deny(Reason::FlowBusy, 0);
-        }
-        let judgement = judge_flow(p, packet, place);
-        let judgement = if judgement.is_decided() {
-            judgement
-        } else {
-            long_way(p, packet, place, judgement)
-        };
-        p.unlock_flow(FlowTable::Flows, place);
+        let judgement = on_the_way(p, packet, place, judgement);
+        leave(p, place, judgement);
         if judgement != Judgement::AGAIN {
             return judgement;
         }
+    } else if judgement != Judgement::AGAIN {
+        return judgement;
     }
     let judgement = p.admit(packet);
     if judgement == Judgement::QUOTES {
@@ -86,9 +123,22 @@ fn judge_frame<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     }
     let place = inserted.wrapping_sub(1);
     let judgement = p.establish(packet, opening.wrapping_sub(1), place, is_reply);
-    let judgement = long_way(p, packet, place, judgement);
-    p.unlock_flow(FlowTable::Flows, place);
+    let judgement = on_the_way(p, packet, place, judgement);
+    leave(p, place, judgement);
     judgement
+}
+
+/// Lets go of a flow. A reset to its responder bears the number that is due.
+#[inline(always)]
+fn leave<P: Platform>(p: &mut P, place: u32, judgement: Judgement) {
+    if matches!(judgement.verdict(), Verdict::Reset)
+        && let Some(sequence) = p
+            .flow_seen(FlowTable::Flows, place)
+            .map(|entry| entry.request.next)
+    {
+        p.workspace().reset_sequence = sequence;
+    }
+    p.unlock_flow(FlowTable::Flows, place);
 }
 
 /// Adds an opening flow that the policy allows.
@@ -114,18 +164,18 @@ fn adopt<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     let place = inserted.wrapping_sub(1);
     let judgement = p.adopt(packet, place);
     let is_added = judgement == Judgement::SETTLE;
-    let mut judgement = long_way(p, packet, place, judgement);
+    let mut judgement = on_the_way(p, packet, place, judgement);
     if is_added {
         judgement = p.adopted(packet, place, judgement);
     }
-    p.unlock_flow(FlowTable::Flows, place);
+    leave(p, place, judgement);
     judgement
 }
 
 /// The stages that a flow's frame may still need. They are called from here and not from one
 /// another, for the kernel gives a chain of calls 512 bytes of stack in all.
 #[inline(always)]
-fn long_way<P: Platform>(
+fn on_the_way<P: Platform>(
     p: &mut P,
     packet: &Packet,
     place: u32,
@@ -144,14 +194,16 @@ fn long_way<P: Platform>(
     }
 }
 
-/// The short way, for a frame of an established flow in an unchanged world. Whatever is unusual
-/// goes to [`crate::settle`]. The flow is only believed to be the frame's.
+/// Judges a frame that is believed to be of the flow in `entry`, which the caller holds. Whatever is
+/// unusual goes to [`crate::settle`].
 #[inline(always)]
-fn judge_flow<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
-    let (ifindex, generation, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
-    let Some(entry) = p.flow(FlowTable::Flows, place) else {
-        return Judgement::deny(Reason::NoFlow, 0);
-    };
+fn judge_flow(
+    entry: &mut FlowEntry,
+    packet: &Packet,
+    ifindex: u32,
+    generation: u32,
+    now: u64,
+) -> Judgement {
     // Another flow may have the same tag, or have taken the place between the look and the lock.
     let Some(direction) = entry.direction_of(packet) else {
         return Judgement::AGAIN;
@@ -167,42 +219,31 @@ fn judge_flow<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         return Judgement::SETTLE;
     }
     entry.last_seen_ticks = now;
-    let (judgement, sequence) = follow(entry, packet, direction);
-    if judgement.is_decided() && judgement.reason_number() != 0 {
-        p.workspace().reset_sequence = sequence;
-    }
-    judgement
+    follow(entry, packet, direction)
 }
 
 /// An entry that has been silent for as long is looked at closely: it may have timed out. Not a
 /// time-out itself, so it need not be exact: one second at 1,000 ticks a second.
 const SETTLE_AFTER_TICKS: u64 = 1000;
 
-/// Track, for a flow that the policy in force allows; what is to be inspected says so. Also answers
-/// the sequence number for a reset to the responder.
+/// Track, for a flow that the policy in force allows; what is to be inspected says so.
 #[inline(always)]
-pub(crate) fn follow(
-    entry: &mut FlowEntry,
-    packet: &Packet,
-    direction: Direction,
-) -> (Judgement, u32) {
+pub(crate) fn follow(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Judgement {
     let (conduit, observe) = (entry.conduit, entry.observe);
     if packet.transport != transport::TCP {
-        return (Judgement::pass(conduit), 0);
+        return Judgement::pass(conduit);
     }
     if let Err(reason) = connection::track(entry, packet, direction) {
-        let sequence = entry.request.next;
         let judgement = Judgement::deny(reason, conduit).going(direction);
-        return (end(entry, judgement, observe), sequence);
+        return end(entry, judgement, observe);
     }
     if entry.protocol != protocol::NONE && inspect::concerns(packet) {
-        let stage = match direction {
+        return match direction {
             Direction::Request => Judgement::INSPECT,
             Direction::Reply => Judgement::INSPECT_REPLY,
         };
-        return (stage, 0);
     }
-    (Judgement::pass(conduit), 0)
+    Judgement::pass(conduit)
 }
 
 /// Carries out what the conduit says about a denied segment of a flow.

@@ -60,6 +60,13 @@ impl Judgement {
         self.0 >> FIRST_STAGE_BIT == 0
     }
 
+    /// Whether the frame passes as it is, and nothing more is to be done.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain_pass(self) -> bool {
+        self.0 & !(0xffff << CONDUIT_SHIFT | 0xff << DIRECTION_SHIFT) == 0
+    }
+
     /// The place of an opening flow that is to be moved, plus 1; else 0.
     #[inline(always)]
     #[must_use]
@@ -146,11 +153,14 @@ impl Judgement {
         Self(self.0 | forwarding << FORWARDING_SHIFT | (forwarding & slot as u64) << SLOT_SHIFT)
     }
 
-    /// Whether the program forwards the frame if it passes.
+    /// Whether the program forwards the frame if it passes. Not one that only passes because nothing
+    /// is denied, and whose headers are not what they should be.
     #[inline(always)]
     #[must_use]
     pub const fn is_fast(self) -> bool {
-        self.0 >> FORWARDING_SHIFT & 1 != 0
+        const PARSED: u8 = Reason::UnknownInterface as u8;
+        let reason = self.reason_number();
+        self.0 >> FORWARDING_SHIFT & 1 != 0 && (reason == 0 || reason >= PARSED)
     }
 
     /// The slot in force when the frame came in; only told of a fast one.

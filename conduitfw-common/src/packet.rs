@@ -68,11 +68,12 @@ pub mod transport {
     pub const ICMPV6: u8 = 58;
 }
 
-/// Reads the headers of a frame of `frame_bytes` bytes into `packet`, which is all zero: nothing of
-/// the frame before this one may be left.
+/// Reads the headers of a frame of `frame_bytes` bytes into `packet`, where another frame's may stand:
+/// every field is set.
 ///
 /// # Errors
-/// The reason why the frame cannot be judged.
+/// The reason why the frame cannot be judged. Then some fields are of this frame, and some of the one
+/// before: [`read_as_far_as_it_goes`].
 #[inline(always)]
 pub fn parse<B: ByteSource + ?Sized>(
     frame: &B,
@@ -80,14 +81,21 @@ pub fn parse<B: ByteSource + ?Sized>(
     packet: &mut Packet,
 ) -> Result<(), Reason> {
     wire::ethernet::parse(frame, packet)?;
+    (packet.icmp_type, packet.icmp_code) = (0, 0);
     let packet_end = match packet.ether_type {
         wire::ethernet::IPV4 => wire::ipv4::parse(frame, frame_bytes, packet)?,
         wire::ethernet::IPV6 => wire::ipv6::parse(frame, frame_bytes, packet)?,
-        wire::ethernet::ARP => return wire::arp::parse(frame, packet),
+        wire::ethernet::ARP => {
+            without_transport(packet);
+            return wire::arp::parse(frame, packet);
+        }
         _ => return Err(Reason::EtherTypeNotAllowed),
     };
+    if packet.transport == transport::TCP {
+        return wire::tcp::parse(frame, packet_end, packet);
+    }
+    without_connection(packet);
     match packet.transport {
-        transport::TCP => wire::tcp::parse(frame, packet_end, packet),
         transport::UDP => wire::udp::parse(frame, packet_end, packet),
         transport::ICMP if packet.ether_type == wire::ethernet::IPV4 => {
             wire::icmp::parse(frame, packet_end, packet)
@@ -98,6 +106,37 @@ pub fn parse<B: ByteSource + ?Sized>(
         }
         _ => Err(Reason::TransportNotAllowed),
     }
+}
+
+/// For a frame that [`parse`] refuses: reads what there is into `packet` again, and leaves the rest of
+/// it zero.
+#[inline(always)]
+pub fn read_as_far_as_it_goes<B: ByteSource + ?Sized>(
+    frame: &B,
+    frame_bytes: u32,
+    packet: &mut Packet,
+) {
+    (packet.source, packet.destination) = ([0; 4], [0; 4]);
+    (packet.vlans, packet.ether_type, packet.network_at) = (0, 0, 0);
+    without_transport(packet);
+    let _ = parse(frame, frame_bytes, packet);
+}
+
+/// A packet without a transport header, or whose header has not been read.
+#[inline(always)]
+fn without_transport(packet: &mut Packet) {
+    (packet.transport, packet.transport_at, packet.hop_limit) = (0, 0, 0);
+    (packet.payload_at, packet.payload_bytes) = (0, 0);
+    (packet.source_port, packet.destination_port) = (0, 0);
+    (packet.icmp_type, packet.icmp_code) = (0, 0);
+    without_connection(packet);
+}
+
+/// A packet whose transport knows no connections.
+#[inline(always)]
+fn without_connection(packet: &mut Packet) {
+    (packet.sequence, packet.acknowledgement) = (0, 0);
+    (packet.window, packet.tcp_flags) = (0, 0);
 }
 
 impl From<Truncated> for Reason {

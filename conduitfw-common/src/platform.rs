@@ -56,6 +56,8 @@ pub struct Workspace {
     pub on_deny: u8,
     /// Requests that the flow may have outstanding.
     pub outstanding: u8,
+    /// 1 when the flow was picked up and no reply has matched yet.
+    pub is_picked_up: u8,
     /// 1 when the request at hand writes registers whose last value counts.
     pub is_guarded: u8,
     /// The service that a flow is being opened for.
@@ -154,8 +156,9 @@ pub trait Platform: ByteSource {
     fn replace_rule_rate(&mut self, rule: u16, old: u64, new: u64) -> bool;
     /// Adds one to a bucket of the conduit's response times.
     fn count_response(&mut self, conduit: u16, bucket: u32);
-    /// The operation in the workspace was judged: 0, or the number of the reason. For those who want to follow what the
-    /// decision sees; the data plane does not.
+    /// Whether someone follows what the decision sees: the data plane does not.
+    fn is_followed(&self) -> bool;
+    /// The operation in the workspace was judged: 0, or the number of the reason. For those who follow.
     fn judged(&mut self, reason: u8);
     /// Adds one to the operations that a rule allowed.
     fn count_rule(&mut self, rule: u16);
@@ -172,6 +175,11 @@ pub trait Platform: ByteSource {
     fn flow(&mut self, table: FlowTable, place: u32) -> Option<&mut FlowEntry>;
     /// The same, to read.
     fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry>;
+    /// Waits a bounded time for an entry of the established flows; nothing when another processor kept
+    /// it.
+    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry>;
+    /// Gives back what [`Self::hold_flow`] gave.
+    fn let_go(entry: &mut FlowEntry);
     /// Waits a bounded time for an entry; `false` when another processor kept it.
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool;
     /// Gives it back.
@@ -187,6 +195,9 @@ pub trait Platform: ByteSource {
     fn replace_owner(&mut self, index: u32, old: u32, new: u32) -> bool;
     /// Copies `bytes` bytes of the frame from `at` into the stream's history at `sequence`.
     fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
+    /// Copies the twelve bytes of a plain request into the stream's history at `sequence`: the first
+    /// eight and the last four, as big-endian numbers.
+    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32);
     /// Whether the history at `sequence` holds the same `bytes` bytes as the frame at `at`.
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
 
@@ -194,6 +205,8 @@ pub trait Platform: ByteSource {
     fn link_flags(&self, slot: u32) -> u32;
     /// Stage: [`crate::forward::judge_link`].
     fn judge_link(&mut self, packet: &Packet) -> Judgement;
+    /// Stage: [`crate::packet::read_as_far_as_it_goes`].
+    fn read_as_far_as_it_goes(&mut self, packet: &mut Packet);
     /// Stage: [`crate::admit::admit`]. The kernel verifies each stage by itself, and finds the
     /// packet where the frame left it.
     fn admit(&mut self, packet: &Packet) -> Judgement;
@@ -215,6 +228,8 @@ pub trait Platform: ByteSource {
     fn inspect(&mut self, packet: &Packet, place: u32) -> Judgement;
     /// Stage: [`crate::modbus::request::judge_adu`] on the history of the stream at hand.
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64;
+    /// Stage: [`crate::modbus::plain::judge`].
+    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_registers`].
     fn check_registers(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].

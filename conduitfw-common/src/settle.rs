@@ -79,10 +79,7 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         if packet.transport != transport::TCP {
             return judgement;
         }
-        let sequence = entry.request.next;
-        let judgement = end(entry, judgement, 0);
-        p.workspace().reset_sequence = sequence;
-        return judgement;
+        return end(entry, judgement, 0);
     }
     if (is_syn || had_flags & flow_flag::REOPENING != 0)
         && reopen(p, packet, place, direction, is_syn)
@@ -109,11 +106,7 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         return Judgement::deny(Reason::NoFlow, conduit);
     };
     entry.last_seen_ticks = now;
-    let (judgement, sequence) = follow(entry, packet, direction);
-    if judgement.is_decided() && judgement.reason_number() != 0 {
-        p.workspace().reset_sequence = sequence;
-    }
-    judgement
+    follow(entry, packet, direction)
 }
 
 /// How long after the last segment of a connection the next one of the same ports may not begin with
@@ -226,13 +219,11 @@ fn ended<P: Platform>(
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return judgement;
     };
-    let sequence = entry.request.next;
     if direction == Direction::Reply || is_reset {
         return judgement;
     }
     if entry.phase == phase::ENDING {
         entry.phase = phase::ENDED;
-        p.workspace().reset_sequence = sequence;
         return judgement.reset_responder();
     }
     judgement.reset_initiator()

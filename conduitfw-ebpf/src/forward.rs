@@ -4,12 +4,16 @@
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::{bpf_fib_lookup, bpf_redirect, bpf_xdp_adjust_head},
-    macros::map,
+    macros::{map, raw_tracepoint},
     maps::{Array, HashMap, PerCpuArray},
+    programs::RawTracePointContext,
 };
 use conduitfw_common::{
     bytes::{ByteSource, Truncated},
-    forward::{self, FORWARDING_ROWS, Kept, MAX_PORTS, MAX_TAGGED, NextHop, Port, Query, Ways},
+    forward::{
+        self, FORWARDING_ROWS, HANDED_ROW, Kept, MAX_PORTS, MAX_TAGGED, NextHop, Port, Query,
+        REFUSED_ROW, Ways, port_flag,
+    },
     judgement::Judgement,
     packet::Packet,
     reset::FrameEditor,
@@ -40,6 +44,42 @@ pub(crate) fn port(slot: u32, device: u32) -> Option<Port> {
     }
 }
 
+/// Runs when the kernel could not hand a frame to its port: counts it, and takes no more frames there
+/// when the driver takes none, so that the kernel forwards them from now on. Nobody else is needed for
+/// that. The arguments are those of `xdp_redirect_err`: the error fourth, the interface seventh.
+#[raw_tracepoint]
+pub fn refused(context: RawTracePointContext) -> i32 {
+    let (error, port) = (context.arg::<i32>(3), context.arg::<u32>(6));
+    // Other programs hand frames over as well, also in other network namespaces.
+    match FORWARDING.get_ptr(HANDED_ROW) {
+        // SAFETY: a lookup gives a valid pointer or none; the value is this processor's.
+        Some(handed) if unsafe { *handed } == u64::from(port) => count(REFUSED_ROW),
+        _ => return 0,
+    }
+    if error == NOT_SUPPORTED || error == NO_SUCH_DEVICE {
+        for slot in 0..SLOTS {
+            stop_taking(slot, port);
+        }
+    }
+    0
+}
+
+// Numbers of asm-generic/errno.h, negative.
+const NOT_SUPPORTED: i32 = -95;
+const NO_SUCH_DEVICE: i32 = -6;
+
+#[inline(always)]
+fn stop_taking(slot: u32, device: u32) {
+    let row = slot * MAX_PORTS + (device & (MAX_PORTS - 1));
+    if let Some(pointer) = PORTS.get_ptr_mut(row) {
+        // SAFETY: a lookup gives a valid pointer or none; a flag is cleared, whoever else does so.
+        let port = unsafe { &mut *pointer };
+        if port.device == device {
+            port.flags &= !port_flag::TAKES;
+        }
+    }
+}
+
 #[inline(always)]
 fn count(row: u32) {
     if let Some(pointer) = FORWARDING.get_ptr_mut(row) {
@@ -64,6 +104,10 @@ pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
     match forward::forward(&mut way, packet) {
         Ok(port) => {
             count(0);
+            if let Some(handed) = FORWARDING.get_ptr_mut(HANDED_ROW) {
+                // SAFETY: as for `count`.
+                unsafe { *handed = u64::from(port) };
+            }
             // SAFETY: the helper checks its arguments; it names the interface and no flags.
             (unsafe { bpf_redirect(port, 0) }) as u32
         }
@@ -75,6 +119,19 @@ pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
                 xdp_action::XDP_PASS
             }
         }
+    }
+}
+
+/// Finishes a checksum that was left to a device; answers 0, or 1 when it cannot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn finish_checksum(context: *mut xdp_md, at: u32, bytes: u32) -> u32 {
+    let mut frame = Frame::new(context);
+    match Kernel::new(frame) {
+        Some((_, packet)) => {
+            u32::from(forward::finish_checksum(&mut frame, packet, at, bytes).is_err())
+        }
+        None => 1,
     }
 }
 
@@ -221,6 +278,14 @@ impl Ways for Way {
         }
         let zones = found.map_or(0, |interface| interface.zones);
         network.zone != GATEWAY_ZONE && zones >> (network.zone & 63) & 1 == 1
+    }
+
+    #[inline(always)]
+    fn finish_checksum(&mut self, _packet: &Packet, at: u32, bytes: u32) -> Result<(), Truncated> {
+        match finish_checksum(self.frame.context(), at, bytes) {
+            0 => Ok(()),
+            _ => Err(Truncated),
+        }
     }
 
     #[inline(always)]

@@ -91,6 +91,24 @@ pub(crate) fn store(stream: &mut Stream, sequence: u32, word: u64) {
     }
 }
 
+/// Stores twelve bytes: eight and four, as they stand.
+#[inline(always)]
+pub(crate) fn store_twelve(stream: &mut Stream, sequence: u32, head: u64, rest: u32) {
+    let at = place(sequence);
+    if at < 8 || at > LAST_WORD - 4 {
+        // The last eight of them, over the first.
+        store(stream, sequence, head);
+        let last = head >> 32 | u64::from(rest) << 32;
+        return store(stream, sequence.wrapping_add(4), last);
+    }
+    write(stream, at as isize, head);
+    // SAFETY: `at` and twelve bytes more are within the ring; the caller holds the stream's flow.
+    unsafe {
+        let behind = stream.history.as_mut_ptr().wrapping_add(at + 8);
+        behind.cast::<u32>().write_unaligned(rest);
+    };
+}
+
 impl ByteSource for History {
     #[inline(always)]
     fn u8(&self, at: u32) -> Result<u8, Truncated> {

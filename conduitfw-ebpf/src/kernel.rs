@@ -16,7 +16,7 @@ use conduitfw_common::{
     wire,
 };
 
-use crate::{atomic, forward, frame::Frame, maps, stages, trace};
+use crate::{atomic, forward, frame::Frame, history, maps, stages, trace};
 
 /// The kernel, while it judges one frame.
 pub(crate) struct Kernel {
@@ -203,9 +203,14 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn is_followed(&self) -> bool {
+        trace::is_on()
+    }
+
+    #[inline(always)]
     fn judged(&mut self, reason: u8) {
         if trace::is_on() {
-            trace::judged(&self.workspace.operation, reason);
+            stages::trace_judged(u32::from(reason));
         }
     }
 
@@ -245,6 +250,23 @@ impl Platform for Kernel {
     #[inline(always)]
     fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry> {
         maps::flow(table, place).map(|entry| &*entry)
+    }
+
+    #[inline(always)]
+    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry> {
+        let pointer = maps::flow_pointer(FlowTable::Flows, place)?;
+        let is_held = atomic::try_lock(maps::lock_of(pointer))
+            || stages::wait_for_flow(FlowTable::Flows as u32, place) != 0;
+        if is_held {
+            Some(maps::held_flow(pointer))
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn let_go(entry: &mut FlowEntry) {
+        atomic::unlock(&raw mut entry.lock);
     }
 
     #[inline(always)]
@@ -302,6 +324,13 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32) {
+        if let Some(stream) = maps::stream(stream) {
+            history::store_twelve(stream, sequence, head.to_be(), operands.to_be());
+        }
+    }
+
+    #[inline(always)]
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
         stages::repeats(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
     }
@@ -314,6 +343,11 @@ impl Platform for Kernel {
     #[inline(always)]
     fn judge_link(&mut self, _packet: &Packet) -> Judgement {
         Judgement::from_bits(forward::judge_link(self.frame.context()))
+    }
+
+    #[inline(always)]
+    fn read_as_far_as_it_goes(&mut self, _packet: &mut Packet) {
+        stages::read_as_far_as_it_goes(self.frame.context());
     }
 
     #[inline(always)]
@@ -371,6 +405,11 @@ impl Platform for Kernel {
     #[inline(always)]
     fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
         stages::judge_split_reply(self.frame.context(), at, bytes, had)
+    }
+
+    #[inline(always)]
+    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32 {
+        stages::judge_plain(self.frame.context(), at, sequence, bytes)
     }
 
     #[inline(always)]

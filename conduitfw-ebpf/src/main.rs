@@ -55,10 +55,7 @@ use crate::{frame::Frame, kernel::Kernel};
 pub fn conduitfw(context: XdpContext) -> u32 {
     let frame = Frame::new(context.as_ptr().cast());
     match Kernel::new(frame) {
-        Some((mut kernel, packet)) => {
-            maps::clear(packet);
-            report::report(frame, judge(&mut kernel, packet))
-        }
+        Some((mut kernel, packet)) => report::report(frame, judge(&mut kernel, packet)),
         None => xdp_action::XDP_DROP,
     }
 }

@@ -302,20 +302,6 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     held!(SCRATCH, 0)
 }
 
-/// Makes a packet all zero. Word by word and volatile: of anything else LLVM makes a call to
-/// `memset`, which goes byte by byte (20 ns a frame).
-#[inline(always)]
-pub(crate) fn clear(packet: &mut Packet) {
-    const WORDS: usize = size_of::<Packet>() / 8;
-    const { assert!(size_of::<Packet>() == WORDS * 8 && align_of::<Packet>() == 8) };
-    let words = (&raw mut *packet).cast::<u64>();
-    for word in 0..WORDS {
-        let word = words.wrapping_add(word);
-        // SAFETY: within the packet, which is made of whole words; zero is a packet.
-        unsafe { word.write_volatile(0) };
-    }
-}
-
 #[inline(always)]
 pub(crate) fn clock() -> Option<&'static mut [u64; 2]> {
     held!(CLOCK, 0)
@@ -361,9 +347,14 @@ pub(crate) fn flow_pointer(table: FlowTable, place: u32) -> Option<*mut FlowEntr
 
 #[inline(always)]
 pub(crate) fn flow(table: FlowTable, place: u32) -> Option<&'static mut FlowEntry> {
-    let pointer = flow_pointer(table, place)?;
+    Some(held_flow(flow_pointer(table, place)?))
+}
+
+/// The entry behind a pointer that [`flow_pointer`] gave.
+#[inline(always)]
+pub(crate) fn held_flow(pointer: *mut FlowEntry) -> &'static mut FlowEntry {
     // SAFETY: as for `held!`: the caller holds the entry's lock.
-    Some(unsafe { &mut *pointer })
+    unsafe { &mut *pointer }
 }
 
 #[inline(always)]

@@ -11,7 +11,8 @@ use conduitfw_common::{
     flow::store,
     inspect as stream,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, plain, reply, request, written},
+    packet,
     platform::{FlowTable, Platform},
     replies, settle as known, wire,
 };
@@ -21,7 +22,7 @@ use crate::{
     frame::Frame,
     history::{self, History},
     kernel::Kernel,
-    maps,
+    maps, trace,
     verifier::masked,
 };
 
@@ -37,6 +38,15 @@ fn at_hand() -> Option<(Kernel, &'static mut Stream)> {
 
 /// What a stage answers when there is no workspace, which cannot be.
 const NOTHING: u64 = Judgement::deny(Reason::FlowBusy, 0).to_bits();
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn read_as_far_as_it_goes(context: *mut xdp_md) -> u32 {
+    if let Some((kernel, packet)) = Kernel::new(Frame::new(context)) {
+        packet::read_as_far_as_it_goes(&kernel, kernel.frame_bytes(), packet);
+    }
+    0
+}
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -133,6 +143,31 @@ pub(crate) extern "C" fn judge_split_reply(
     match Kernel::new(Frame::new(context)) {
         Some((mut kernel, _)) => reply::go_on(&mut kernel, at, bytes, had).to_bits(),
         None => modbus::Judged::UNREADABLE.to_bits(),
+    }
+}
+
+/// Tells whoever follows of the operation in the workspace; by itself, for the stack of the stages that
+/// judge is short.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn trace_judged(reason: u32) -> u32 {
+    if let Some((kernel, _)) = Kernel::new(Frame::ABSENT) {
+        trace::judged(&kernel.seen().operation, reason as u8);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_plain(
+    context: *mut xdp_md,
+    at: u32,
+    sequence: u32,
+    bytes: u32,
+) -> u32 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, _)) => plain::judge(&mut kernel, at, sequence, bytes),
+        None => 0,
     }
 }
 

@@ -1,13 +1,14 @@
 //! What a reload changes, by name.
 
 use std::{
-    collections::BTreeMap,
-    fmt::{self, Write as _},
+    cmp::Ordering,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher as _},
 };
 
 use serde::Serialize;
 
-use crate::policy::{Conduit, ModbusRule, Policy, Zone};
+use crate::policy::{Conduit, ModbusRule, Number, NumberRange, PartyId, Policy, Written, Zone};
 
 /// Names of a kind that are told at most.
 const NAMES_TOLD: usize = 10;
@@ -41,15 +42,17 @@ pub struct Changes {
 impl Changes {
     /// What is different in `new`.
     #[must_use]
-    pub fn between(old: &Policy, new: &Policy) -> Self {
-        let by_name = |policy: &Policy| Descriptions::of(policy);
-        let (old_by_name, new_by_name) = (by_name(old), by_name(new));
+    pub fn between(old: &Digest, new: &Digest) -> Self {
+        let settings = old.settings.iter().zip(&new.settings);
         Self {
-            settings: changed_settings(old, new),
-            zones: Difference::between(&old_by_name.zones, &new_by_name.zones),
-            assets: Difference::between(&old_by_name.assets, &new_by_name.assets),
-            conduits: Difference::between(&old_by_name.conduits, &new_by_name.conduits),
-            rules: Difference::between(&old_by_name.rules, &new_by_name.rules),
+            settings: settings
+                .filter(|(old, new)| old != new)
+                .map(|((name, _), _)| (*name).to_owned())
+                .collect(),
+            zones: Difference::between(&old.zones, &new.zones),
+            assets: Difference::between(&old.assets, &new.assets),
+            conduits: Difference::between(&old.conduits, &new.conduits),
+            rules: Difference::between(&old.rules, &new.rules),
         }
     }
 
@@ -95,86 +98,101 @@ impl fmt::Display for Changes {
 }
 
 impl Difference {
-    fn between(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Self {
-        let missing_in = |other: &BTreeMap<String, String>, names: &BTreeMap<String, String>| {
-            names
-                .keys()
-                .filter(|name| !other.contains_key(*name))
-                .cloned()
-                .collect()
-        };
-        Self {
-            added: missing_in(old, new),
-            removed: missing_in(new, old),
-            changed: old
-                .iter()
-                .filter(|(name, meaning)| new.get(*name).is_some_and(|now| now != *meaning))
-                .map(|(name, _)| name.clone())
-                .collect(),
+    /// Walks along both, which are sorted.
+    fn between(old: &Meanings, new: &Meanings) -> Self {
+        let mut difference = Self::default();
+        let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some((one, _)), Some((other, _))) => one.cmp(other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return difference,
+            };
+            let before = if order.is_le() { old.next() } else { None };
+            let now = if order.is_ge() { new.next() } else { None };
+            match (before, now) {
+                (Some((name, one)), Some((_, other))) if one != other => {
+                    difference.changed.push(name.to_string());
+                }
+                (Some((name, _)), None) => difference.removed.push(name.to_string()),
+                (None, Some((name, _))) => difference.added.push(name.to_string()),
+                _ => {}
+            }
         }
     }
 }
 
-fn changed_settings(old: &Policy, new: &Policy) -> Vec<String> {
-    let differs = [
-        ("site", old.site != new.site),
-        ("mode", old.mode != new.mode),
-        ("forwarding", old.forwarding != new.forwarding),
-        ("bridges", old.bridges != new.bridges),
-        ("timeouts", old.timeouts != new.timeouts),
-        ("limits", old.limits != new.limits),
-        ("adopt", old.adopt != new.adopt),
-        (
-            "gateway addresses",
-            old.gateway_addresses != new.gateway_addresses,
-        ),
-    ];
-    differs
-        .into_iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(name, _)| name.to_owned())
-        .collect()
+/// Names of one kind, sorted, and what each of them means.
+type Meanings = Vec<(Box<str>, Meaning)>;
+/// A number that is the same when the meaning is.
+type Meaning = u64;
+
+/// What of a policy is kept to tell what the next one changes: a small part of its size.
+#[derive(Clone, Debug)]
+pub struct Digest {
+    settings: [(&'static str, Meaning); 8],
+    zones: Meanings,
+    assets: Meanings,
+    conduits: Meanings,
+    rules: Meanings,
 }
 
-/// What each name of a policy means, as text that is equal when the meaning is.
-struct Descriptions {
-    zones: BTreeMap<String, String>,
-    assets: BTreeMap<String, String>,
-    conduits: BTreeMap<String, String>,
-    rules: BTreeMap<String, String>,
-}
-
-impl Descriptions {
-    fn of(policy: &Policy) -> Self {
-        let assets = policy.assets.iter().map(|asset| {
-            let zone = policy.zone_name(asset.zone);
-            let meaning = format!("{zone} {:?} {:?}", asset.addresses, asset.description);
-            (asset.name.clone(), meaning)
-        });
+impl Digest {
+    /// Of a policy.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        let zones = policy.zones.iter();
+        let assets = policy.assets.iter();
+        let conduits = policy.conduits.iter();
         let rules = policy.conduits.iter().flat_map(|conduit| {
-            conduit
-                .modbus
-                .iter()
-                .map(|rule| (conduit.rule_label(rule), rule_meaning(rule)))
+            let rules = conduit.modbus.iter();
+            rules.map(|rule| (conduit.rule_label(rule), meaning_of_rule(rule)))
         });
-        let conduits = policy
-            .conduits
-            .iter()
-            .map(|conduit| (conduit.name.clone(), conduit_meaning(policy, conduit)));
+        let own_addresses = &policy.gateway_addresses;
         Self {
-            zones: policy
-                .zones
-                .iter()
-                .map(|z| (z.name.clone(), zone_meaning(z)))
-                .collect(),
-            assets: assets.collect(),
-            conduits: conduits.collect(),
-            rules: rules.collect(),
+            settings: [
+                ("site", meaning(&policy.site)),
+                ("mode", meaning(&policy.mode)),
+                ("forwarding", meaning(&policy.forwarding)),
+                ("bridges", meaning(&policy.bridges)),
+                ("timeouts", meaning(&policy.timeouts)),
+                ("limits", meaning(&policy.limits)),
+                ("adopt", meaning(&policy.adopt)),
+                ("gateway addresses", meaning(own_addresses)),
+            ],
+            zones: sorted(zones.map(|zone| (zone.name.clone(), meaning_of_zone(zone)))),
+            assets: sorted(assets.map(|asset| {
+                let zone = policy.zone_name(asset.zone);
+                let meaning = meaning(&(zone, &asset.addresses, &asset.description));
+                (asset.name.clone(), meaning)
+            })),
+            conduits: sorted(conduits.map(|conduit| {
+                let meaning = meaning_of_conduit(policy, conduit);
+                (conduit.name.clone(), meaning)
+            })),
+            rules: sorted(rules),
         }
     }
 }
 
-fn zone_meaning(zone: &Zone) -> String {
+fn sorted(names: impl Iterator<Item = (String, Meaning)>) -> Meanings {
+    let mut names: Meanings = names
+        .map(|(name, meaning)| (name.into_boxed_str(), meaning))
+        .collect();
+    names.sort_unstable();
+    names.shrink_to_fit();
+    names
+}
+
+fn meaning(of: &impl Hash) -> Meaning {
+    // Always the same keys: only numbers of one process are compared.
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn meaning_of_zone(zone: &Zone) -> Meaning {
     let Zone {
         interfaces,
         networks,
@@ -184,42 +202,42 @@ fn zone_meaning(zone: &Zone) -> String {
         nested,
         ..
     } = zone;
-    format!("{interfaces:?} {networks:?} {vlans:?} {security_level:?} {description:?} {nested}")
+    meaning(&(
+        interfaces,
+        networks,
+        vlans,
+        security_level,
+        description,
+        nested,
+    ))
 }
 
-fn conduit_meaning(policy: &Policy, conduit: &Conduit) -> String {
-    let mut meaning = String::new();
-    for party in conduit.from.iter().chain(&conduit.to) {
-        // Writing to a String cannot fail.
-        let _ = write!(meaning, "{} ", policy.party_name(*party));
-    }
+fn meaning_of_conduit(policy: &Policy, conduit: &Conduit) -> Meaning {
     let Conduit {
+        from,
+        to,
         rationale,
         owner,
         agreement,
         mode,
         on_deny,
         new_flows,
-        ..
-    } = conduit;
-    let Conduit {
         tcp,
         udp,
         icmp_echo,
         max_outstanding,
-        from,
         ..
     } = conduit;
-    let _ = write!(
-        meaning,
-        "{} {rationale:?} {owner:?} {agreement:?} {mode:?} {on_deny:?} {new_flows:?} {tcp:?} \
-         {udp:?} {icmp_echo} {max_outstanding}",
-        from.len()
-    );
-    meaning
+    let names = |parties: &[PartyId]| -> Vec<&str> {
+        let names = parties.iter().map(|party| policy.party_name(*party));
+        names.collect()
+    };
+    let joins = (names(from), names(to));
+    let about = (rationale, owner, agreement, mode, on_deny, new_flows);
+    meaning(&(joins, about, tcp, udp, icmp_echo, max_outstanding))
 }
 
-fn rule_meaning(rule: &ModbusRule) -> String {
+fn meaning_of_rule(rule: &ModbusRule) -> Meaning {
     let ModbusRule {
         ports,
         units,
@@ -233,14 +251,26 @@ fn rule_meaning(rule: &ModbusRule) -> String {
         max_length,
         ..
     } = rule;
-    format!(
-        "{ports:?} {units:?} {functions:?} {sub_functions:?} {mei_types:?} {tables:?} {records:?} \
-         {written:?} {max_rate:?} {max_length:?}"
-    )
+    let Written {
+        number,
+        word_order,
+        values,
+        bits,
+        max_step,
+    } = written;
+    // By their bits: of real numbers there is no other hash.
+    let raw = |range: &NumberRange| (range.first.raw(), range.last.raw());
+    let values: Option<Vec<_>> = values.as_ref().map(|all| all.iter().map(raw).collect());
+    let step = max_step.map(Number::raw);
+    let operands = (units, functions, sub_functions, mei_types, tables, records);
+    let written = (number, word_order, values, bits, step);
+    meaning(&(ports, operands, written, max_rate, max_length))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::policy::load_text;
 
@@ -266,8 +296,8 @@ mod tests {
         functions = ["reads"]
     "#;
 
-    fn policy(text: &str) -> Policy {
-        load_text("policy.toml", text).unwrap().policy
+    fn policy(text: &str) -> Digest {
+        Digest::of(&load_text("policy.toml", text).unwrap().policy)
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -13,14 +12,20 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::{
-    changes::Changes,
+    changes::{Changes, Digest},
     control::protocol::PolicyText,
-    dataplane::{self, AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes},
+    dataplane::{
+        self, AttachMode, DataPlane, DataPlaneError, InterfaceChange, TableSizes, mtu::may_be_lost,
+    },
     events::{EventSink, PolicyInForce, WallClock},
     gateway::{gateway_addresses, routable},
     instance::Instance,
-    naming::{NameHistory, NameTable},
-    policy::{self, Diagnostic, Ids, Loaded, Mode, Policy, Refusal, Surroundings},
+    memory,
+    naming::{NameHistory, NameTable, pin_names},
+    policy::{
+        self, Compiled, CompiledTables, Diagnostic, Ids, Loaded, Mode, Policy, PolicyNames,
+        Refusal, Surroundings,
+    },
     state::InForce,
     status::{ControllerStatus, Status},
 };
@@ -131,15 +136,39 @@ impl Applied {
     }
 }
 
+/// What is kept of the policy in force: not the policy itself, which is many times as large.
+struct Kept {
+    file: String,
+    text: Box<str>,
+    digest: Digest,
+    /// The gateway's addresses, when the policy gives them.
+    given_addresses: Option<Vec<IpAddr>>,
+    /// Those that it was laid out with.
+    gateway: Vec<IpAddr>,
+}
+
+impl Kept {
+    fn of(policy: &Policy, gateway: Vec<IpAddr>) -> Self {
+        Self {
+            file: policy.file_name().to_owned(),
+            text: policy.text().into(),
+            digest: Digest::of(policy),
+            given_addresses: policy.gateway_addresses.clone(),
+            gateway,
+        }
+    }
+}
+
 /// A running controller.
 pub struct Controller {
     options: Options,
     plane: DataPlane,
     ids: Ids,
     names: NameHistory,
-    policy: Arc<Policy>,
-    gateway: Vec<IpAddr>,
+    in_force: Kept,
     started: Timestamp,
+    /// Whether much memory was used and may be given back.
+    untidy: bool,
     /// Where events go.
     pub sink: EventSink,
 }
@@ -158,27 +187,23 @@ impl Controller {
             loaded.policy.adopt,
             options.mode,
         )?;
-        let policy = Arc::new(loaded.policy);
+        let Loaded { policy, notes } = loaded;
         let mut controller = Self {
             options,
             plane,
             ids: Ids::default(),
             names: NameHistory::default(),
-            policy: Arc::clone(&policy),
-            gateway: Vec::new(),
+            in_force: Kept::of(&policy, Vec::new()),
             started: Timestamp::now(),
+            untidy: true,
             sink: EventSink::default(),
         };
-        let file = controller.options.policy_file.display().to_string();
-        let outcome = controller
-            .remember_earlier()
-            .and_then(|()| controller.put_in_force(policy, &file, &loaded.text));
-        match outcome {
+        match controller.begin(&policy) {
             Ok(generation) => {
                 let applied = Applied {
                     generation,
                     changes: None,
-                    notes: loaded.notes,
+                    notes,
                 };
                 Ok((controller, applied))
             }
@@ -187,6 +212,15 @@ impl Controller {
                 Err(error.into())
             }
         }
+    }
+
+    fn begin(&mut self, policy: &Policy) -> Result<u32, ApplyError> {
+        self.remember_earlier()?;
+        let surroundings = self.surroundings(policy)?;
+        let mut ids = self.ids.clone();
+        let tables = policy::compile(policy, &mut ids, &surroundings)?;
+        let kept = Kept::of(policy, surroundings.gateway_addresses);
+        self.put_in_force(policy, &tables, ids, kept)
     }
 
     /// Whether the data plane of an earlier controller goes on.
@@ -213,21 +247,47 @@ impl Controller {
     ///
     /// The policy in force stays.
     pub fn reload(&mut self, given: Option<PolicyText>) -> Result<Applied, ApplyError> {
-        let loaded = match given {
-            Some(given) => policy::load_text(&given.file, &given.text)?,
-            None => policy::load(&self.options.policy_file)?,
+        let own_file = || self.options.policy_file.display().to_string();
+        let PolicyText { file, text } = match given {
+            Some(given) => given,
+            None => PolicyText {
+                file: own_file(),
+                text: policy::read_text(&self.options.policy_file)?,
+            },
         };
-        let policy = Arc::new(loaded.policy);
+        self.untidy = true;
+        let (compiled, gateway) = self.compile(&file, &text)?;
+        let Compiled {
+            loaded: Loaded { policy, notes },
+            tables,
+            ids,
+        } = compiled;
         self.plane
             .check_sizes(sizes_of(&policy))
             .map_err(ApplyError::DoesNotFit)?;
-        let changes = Changes::between(&self.policy, &policy);
-        let file = policy.file_name().to_owned();
-        let generation = self.put_in_force(policy, &file, &loaded.text)?;
+        let kept = Kept::of(&policy, gateway);
+        let changes = Changes::between(&self.in_force.digest, &kept.digest);
+        let generation = self.put_in_force(&policy, &tables, ids, kept)?;
         Ok(Applied {
             generation,
             changes: Some(changes),
-            notes: loaded.notes,
+            notes,
+        })
+    }
+
+    /// Lays a policy out for this machine as it is now; returns the gateway's addresses as well.
+    fn compile(&self, file: &str, text: &str) -> Result<(Compiled, Vec<IpAddr>), ApplyError> {
+        let draft = policy::draft(file, text)?;
+        let surroundings = self.surroundings(draft.policy())?;
+        let compiled = draft.compile(&self.ids, &surroundings)?;
+        Ok((compiled, surroundings.gateway_addresses))
+    }
+
+    fn surroundings(&self, policy: &Policy) -> Result<Surroundings, ApplyError> {
+        Ok(Surroundings {
+            ticks_per_second: self.plane.ticks_per_second(),
+            gateway_addresses: gateway_addresses(policy.gateway_addresses.as_deref()),
+            generation: self.plane.next_generation()?,
         })
     }
 
@@ -265,28 +325,46 @@ impl Controller {
 
     /// Takes one record of the ring buffer.
     pub fn take_event(&mut self, bytes: &[u8], clock: WallClock) {
-        self.sink.take(bytes, clock, &self.names);
+        self.sink.take(bytes, clock, &mut self.names);
+    }
+
+    /// Learns the names of interfaces anew, for the events to come.
+    pub fn forget_interface_names(&mut self) {
+        self.names.forget_interfaces();
+    }
+
+    /// Gives memory back that reading a policy took.
+    pub fn tidy(&mut self) {
+        if std::mem::take(&mut self.untidy) {
+            memory::give_back();
+        }
     }
 
     /// Puts the policy in force anew when the machine's own addresses have changed, unless the
     /// policy names them.
     pub fn follow_addresses(&mut self) {
-        if self.policy.gateway_addresses.is_some() {
+        if self.in_force.given_addresses.is_some() {
             return;
         }
-        let now = gateway_addresses(&self.policy);
-        if routable(&now).eq(routable(&self.gateway)) {
+        let now = gateway_addresses(None);
+        if routable(&now).eq(routable(&self.in_force.gateway)) {
             return;
         }
-        let (policy, file) = (Arc::clone(&self.policy), self.policy.file_name().to_owned());
-        let text = policy.text().to_owned();
-        match self.put_in_force(policy, &file, &text) {
+        self.untidy = true;
+        let outcome = self
+            .compile(&self.in_force.file, &self.in_force.text)
+            .and_then(|(compiled, gateway)| {
+                let policy = &compiled.loaded.policy;
+                let kept = Kept::of(policy, gateway);
+                self.put_in_force(policy, &compiled.tables, compiled.ids, kept)
+            });
+        match outcome {
             Ok(generation) => tracing::info!(
                 "the machine's addresses changed: generation {generation} is in force"
             ),
             Err(error) => {
                 // Not again until they change again.
-                self.gateway = now;
+                self.in_force.gateway = now;
                 tracing::error!(
                     "the machine's addresses changed, the policy knows the old: {error}"
                 );
@@ -307,6 +385,12 @@ impl Controller {
                         "is gone; it is guarded again when it comes"
                     );
                 }
+                InterfaceChange::TooLarge(name, mtu) => {
+                    tracing::warn!(interface = name, "{}", may_be_lost(mtu));
+                }
+                InterfaceChange::Fits(name, mtu) => {
+                    tracing::info!(interface = name, "its MTU is {mtu}: every frame fits again");
+                }
                 InterfaceChange::Unguarded(name, reason) => {
                     tracing::error!(interface = name, "came and cannot be guarded: {reason}");
                 }
@@ -320,65 +404,59 @@ impl Controller {
             return Ok(());
         }
         let maps = self.plane.maps();
-        self.names.table = NameTable::read(maps).map_err(DataPlaneError::from)?;
-        self.ids = self.names.table.to_ids();
+        self.ids = NameTable::read(maps)
+            .map_err(DataPlaneError::from)?
+            .to_ids();
+        self.names.learn_conduits(&self.ids);
         let generation = maps.in_force().map_err(DataPlaneError::from)?.1.number;
         let instance = &self.options.instance;
         if let Some(earlier) = InForce::load(instance, generation)
             && let Some(text) = InForce::text(instance)
             && let Ok(loaded) = policy::load_text(&earlier.policy_file, &text)
         {
-            let gateway = gateway_addresses(&loaded.policy);
-            self.names
-                .push(generation, Arc::new(loaded.policy), gateway);
+            let gateway = gateway_addresses(loaded.policy.gateway_addresses.as_deref());
+            let names = PolicyNames::of(&loaded.policy, &gateway);
+            self.names.push(generation, names, &self.ids);
         }
         Ok(())
     }
 
     fn put_in_force(
         &mut self,
-        policy: Arc<Policy>,
-        file: &str,
-        text: &str,
+        policy: &Policy,
+        tables: &CompiledTables,
+        ids: Ids,
+        kept: Kept,
     ) -> Result<u32, ApplyError> {
-        let generation = self.plane.next_generation()?;
-        let gateway = gateway_addresses(&policy);
-        let surroundings = Surroundings {
-            ticks_per_second: self.plane.ticks_per_second(),
-            gateway_addresses: gateway.clone(),
-            generation,
-        };
-        let mut ids = self.ids.clone();
-        let tables = policy::compile(&policy, &mut ids, &surroundings)?;
-        let table = NameTable::from_ids(&ids);
-        table
-            .write_missing(&self.names.table, self.plane.maps_mut())
-            .map_err(|source| DataPlaneError::Write {
+        pin_names(&ids, &self.ids, self.plane.maps_mut()).map_err(|source| {
+            DataPlaneError::Write {
                 what: "names of conduits and rules",
                 source,
-            })?;
+            }
+        })?;
         // Pinned names stay even if the policy does not come into force: so do their ids.
         self.ids = ids;
-        self.names.table = table;
-        self.plane.put_in_force(&tables)?;
+        self.plane.put_in_force(tables)?;
 
+        let generation = tables.generation.number;
         let in_force = InForce {
             generation,
             since: Timestamp::now(),
-            policy_file: file.to_owned(),
+            policy_file: kept.file.clone(),
             site: policy.site.name.clone(),
         };
-        if let Err(error) = in_force.save(&self.options.instance, text) {
+        if let Err(error) = in_force.save(&self.options.instance, &kept.text) {
             let directory = self.options.instance.state();
             tracing::warn!(
                 ?directory,
                 "the policy in force cannot be remembered: {error}"
             );
         }
-        self.names
-            .push(generation, Arc::clone(&policy), gateway.clone());
-        self.gateway = gateway;
-        self.sink.policy_in_force(&PolicyInForce {
+        let names = PolicyNames::of(policy, &kept.gateway);
+        if let Some(forgotten) = self.names.push(generation, names, &self.ids) {
+            self.sink.forget_names(forgotten);
+        }
+        self.sink.policy_in_force(PolicyInForce {
             time: in_force.since,
             event: "policy",
             generation,
@@ -390,7 +468,7 @@ impl Controller {
             }
             .to_owned(),
         });
-        self.policy = policy;
+        self.in_force = kept;
         Ok(generation)
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Events taken in a row before others get their turn.
-const EVENTS_AT_ONCE: usize = 256;
+const EVENTS_AT_ONCE: usize = 1024;
 /// How often the policy file and the interfaces are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// Time for the last answer to leave before the controller does.
@@ -117,12 +117,18 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => drop(reload(&mut controller, None)),
-            Some(command) = received.recv() => if obey(&mut controller, command) {
-                // The client's answer is on its way.
-                tokio::time::sleep(LAST_WORDS).await;
-                notify(Notice::Stopping, "detached: nothing is filtered any more");
-                tracing::warn!("detached and stopping: nothing is filtered any more");
-                return Ok(());
+            Some(command) = received.recv() => {
+                let is_reload = matches!(command, Command::Reload(..));
+                if obey(&mut controller, command) {
+                    // The client's answer is on its way.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    notify(Notice::Stopping, "detached: nothing is filtered any more");
+                    tracing::warn!("detached and stopping: nothing is filtered any more");
+                    return Ok(());
+                }
+                if is_reload {
+                    look_around.reset_after(LAST_WORDS);
+                }
             },
             outcome = server.serve_next() => if let Err(error) = outcome {
                 tracing::warn!("a control client cannot be served: {error}");
@@ -147,6 +153,7 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
                     drop(reload(&mut controller, None));
                 }
                 take_events(events.get_mut(), &mut controller);
+                controller.tidy();
             }
         }
     }
@@ -175,6 +182,7 @@ fn register<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
 /// Takes what is in the ring buffer, within bounds; true when it is empty.
 fn take_events(ring: &mut RingBuf<MapData>, controller: &mut Controller) -> bool {
     let clock = WallClock::read();
+    controller.forget_interface_names();
     for _ in 0..EVENTS_AT_ONCE {
         match ring.next() {
             Some(record) => controller.take_event(&record, clock),

@@ -4,12 +4,10 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::policy::Policy;
-
 /// The gateway's addresses: those of the policy, else those of the machine as it is now.
-pub(crate) fn gateway_addresses(policy: &Policy) -> Vec<IpAddr> {
-    if let Some(addresses) = &policy.gateway_addresses {
-        return addresses.clone();
+pub(crate) fn gateway_addresses(given: Option<&[IpAddr]>) -> Vec<IpAddr> {
+    if let Some(addresses) = given {
+        return addresses.to_vec();
     }
     let mut addresses: Vec<IpAddr> = match getifaddrs() {
         Ok(interfaces) => interfaces

@@ -16,6 +16,7 @@ pub mod explain;
 mod gateway;
 pub mod instance;
 pub mod lock;
+mod memory;
 pub mod naming;
 pub mod notify;
 pub mod policy;

@@ -12,8 +12,8 @@ use nix::net::if_::if_indextoname;
 
 use crate::{
     dataplane::maps::{Maps, NAME_CONDUIT, NAME_RULE, NameBytes, NameKey, Plain},
-    events::Names,
-    policy::{Ids, ModbusRule, NameKind, NumberType, Policy},
+    events::{NameSource, Names},
+    policy::{Ids, NameKind, NumberType, PolicyNames},
 };
 
 /// Policies kept to name the events that they decided.
@@ -65,43 +65,29 @@ impl NameTable {
         }
         ids
     }
+}
 
-    /// The names that numbers were given to.
-    #[must_use]
-    pub fn from_ids(ids: &Ids) -> Self {
-        let mut table = Self::default();
-        for (kind, number, name) in ids.iter() {
-            let names = match kind {
-                NameKind::Conduit => &mut table.conduits,
-                NameKind::Rule => &mut table.rules,
-            };
-            names.insert(u32::from(number), name.to_owned());
+/// Pins names that numbers were given to, but for those that are `known` to be pinned. Names stay
+/// when their policy goes: so do their counters.
+///
+/// # Errors
+///
+/// The kernel refuses a row.
+pub fn pin_names(ids: &Ids, known: &Ids, maps: &mut Maps) -> Result<(), MapError> {
+    for (kind, number, name) in ids.iter() {
+        if known.name(kind, number) == Some(name) {
+            continue;
         }
-        table
+        let key = NameKey {
+            kind: match kind {
+                NameKind::Conduit => NAME_CONDUIT,
+                NameKind::Rule => NAME_RULE,
+            },
+            id: u32::from(number),
+        };
+        maps.names.insert(Plain(key), bytes_of(name), 0)?;
     }
-
-    /// Writes the names that are not pinned yet. Names stay when their policy goes: so do their
-    /// counters.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses a row.
-    pub fn write_missing(&self, known: &Self, maps: &mut Maps) -> Result<(), MapError> {
-        let kinds = [
-            (NAME_CONDUIT, &self.conduits, &known.conduits),
-            (NAME_RULE, &self.rules, &known.rules),
-        ];
-        for (kind, names, known) in kinds {
-            for (id, name) in names
-                .iter()
-                .filter(|(id, name)| known.get(id) != Some(name))
-            {
-                maps.names
-                    .insert(Plain(NameKey { kind, id: *id }), bytes_of(name), 0)?;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn bytes_of(name: &str) -> NameBytes {
@@ -120,76 +106,93 @@ fn text_of(bytes: &NameBytes) -> String {
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
 
-/// The last policies, to name the events that they decided.
+/// The names that one policy gave, with those of the conduits.
+#[derive(Debug, Default)]
+struct NamesOfPolicy {
+    policy: PolicyNames,
+    conduits: Arc<BTreeMap<u16, Box<str>>>,
+}
+
+impl Names for NamesOfPolicy {
+    fn asset(&self, address: IpAddr) -> Option<&str> {
+        self.policy.asset(address)
+    }
+
+    fn zone(&self, address: IpAddr) -> Option<&str> {
+        self.policy.zone(address)
+    }
+
+    fn conduit(&self, id: u16) -> Option<&str> {
+        self.conduits.get(&id).map(AsRef::as_ref)
+    }
+
+    fn number_type(&self, conduit: u16, write: &EventOperation) -> Option<NumberType> {
+        let conduit = self.conduits.get(&conduit)?;
+        let function = FunctionCode(write.function);
+        self.policy
+            .number_type(conduit, write.unit, function, write.address)
+    }
+}
+
+/// The names of the last policies, for the events that they decided.
 #[derive(Default)]
 pub struct NameHistory {
-    policies: VecDeque<(u32, Arc<Policy>, Vec<IpAddr>)>,
-    /// Names of conduits and rules.
-    pub table: NameTable,
+    policies: VecDeque<(u32, Arc<NamesOfPolicy>)>,
+    /// For events of policies of which nothing is known any more.
+    others: Arc<NamesOfPolicy>,
+    /// Of the interfaces asked about lately; nothing for one that is gone.
+    interfaces: BTreeMap<u32, Option<Arc<str>>>,
 }
 
 impl NameHistory {
-    /// Remembers a policy that came into force, with the addresses that the gateway has in it.
-    pub fn push(&mut self, generation: u32, policy: Arc<Policy>, gateway: Vec<IpAddr>) {
-        if self.policies.len() >= GENERATIONS_KEPT {
-            self.policies.pop_front();
+    /// Remembers the names of a policy that came into force; `ids` has those of its conduits.
+    /// Returns the generation that is forgotten for it.
+    pub fn push(&mut self, generation: u32, policy: PolicyNames, ids: &Ids) -> Option<u32> {
+        self.learn_conduits(ids);
+        let names = NamesOfPolicy {
+            policy,
+            conduits: Arc::clone(&self.others.conduits),
+        };
+        self.policies.push_back((generation, Arc::new(names)));
+        if self.policies.len() <= GENERATIONS_KEPT {
+            return None;
         }
-        self.policies.push_back((generation, policy, gateway));
+        self.policies.pop_front().map(|(forgotten, _)| forgotten)
     }
 
-    fn at(&self, generation: u32) -> Option<(&Policy, &[IpAddr])> {
-        self.policies
+    /// Takes over the names of conduits, also of those that no policy has any more.
+    pub fn learn_conduits(&mut self, ids: &Ids) {
+        let names = ids
             .iter()
-            .rev()
-            .find(|(number, ..)| *number == generation)
-            .map(|(_, policy, gateway)| (policy.as_ref(), gateway.as_slice()))
+            .take_while(|(kind, ..)| *kind == NameKind::Conduit);
+        let conduits = names.map(|(_, number, name)| (number, name.into()));
+        self.others = Arc::new(NamesOfPolicy {
+            policy: PolicyNames::default(),
+            conduits: Arc::new(conduits.collect()),
+        });
+    }
+
+    /// Asks for the names of interfaces anew from now on.
+    pub fn forget_interfaces(&mut self) {
+        self.interfaces.clear();
     }
 }
 
-impl Names for NameHistory {
-    fn asset(&self, generation: u32, address: IpAddr) -> Option<String> {
-        let (policy, _) = self.at(generation)?;
-        policy.asset_of(address).map(|asset| asset.name.clone())
+impl NameSource for NameHistory {
+    fn at(&self, generation: u32) -> Arc<dyn Names> {
+        let mut policies = self.policies.iter().rev();
+        let names = policies
+            .find(|(number, _)| *number == generation)
+            .map_or(&self.others, |(_, names)| names);
+        Arc::<NamesOfPolicy>::clone(names)
     }
 
-    fn zone(&self, generation: u32, address: IpAddr) -> Option<String> {
-        let (policy, gateway) = self.at(generation)?;
-        if gateway.contains(&address) {
-            return Some(policy.zone_name(crate::policy::ZoneId::GATEWAY).to_owned());
-        }
-        policy
-            .zone_of(address)
-            .map(|zone| policy.zone_name(zone).to_owned())
-    }
-
-    fn conduit(&self, id: u16) -> Option<String> {
-        self.table.conduits.get(&u32::from(id)).cloned()
-    }
-
-    fn interface(&self, ifindex: u32) -> Option<String> {
-        if_indextoname(ifindex).ok()?.into_string().ok()
-    }
-
-    fn number_type(
-        &self,
-        generation: u32,
-        conduit: u16,
-        write: &EventOperation,
-    ) -> Option<NumberType> {
-        let (policy, _) = self.at(generation)?;
-        let conduit = policy.conduit(self.table.conduits.get(&u32::from(conduit))?)?;
-        let function = FunctionCode(write.function);
-        let owns = |rule: &&ModbusRule| {
-            let ranges = rule.ranges(function);
-            rule.units.contains(write.unit)
-                && rule.functions.contains(write.function)
-                && ranges.is_none_or(|ranges| {
-                    let mut ranges = ranges.iter();
-                    ranges.any(|range| (range.first..=range.last).contains(&write.address))
-                })
-        };
-        let rule = conduit.modbus.iter().find(owns)?;
-        rule.written(function).map(|written| written.number)
+    fn interface(&mut self, ifindex: u32) -> Option<Arc<str>> {
+        let name = || if_indextoname(ifindex).ok()?.into_string().ok();
+        self.interfaces
+            .entry(ifindex)
+            .or_insert_with(|| name().map(Into::into))
+            .clone()
     }
 }
 
@@ -225,8 +228,9 @@ mod tests {
             "#,
         );
         let mut history = NameHistory::default();
-        history.push(4, Arc::new(policy.unwrap().policy), Vec::new());
-        history.table.conduits.insert(3, "trim".to_owned());
+        let mut ids = Ids::default();
+        assert!(ids.insert(NameKind::Conduit, 3, "trim"));
+        history.push(4, PolicyNames::of(&policy.unwrap().policy, &[]), &ids);
         let write = |unit, function, address| EventOperation {
             unit,
             function,
@@ -234,12 +238,12 @@ mod tests {
             ..EventOperation::default()
         };
         let known = Some(NumberType::F32);
-        assert_eq!(history.number_type(4, 3, &write(1, 16, 10)), known);
-        assert_eq!(history.number_type(4, 3, &write(1, 16, 12)), None);
-        assert_eq!(history.number_type(4, 3, &write(2, 16, 10)), None);
-        assert_eq!(history.number_type(4, 3, &write(1, 6, 10)), None);
-        assert_eq!(history.number_type(4, 9, &write(1, 16, 10)), None);
-        assert_eq!(history.number_type(5, 3, &write(1, 16, 10)), None);
+        assert_eq!(history.at(4).number_type(3, &write(1, 16, 10)), known);
+        assert_eq!(history.at(4).number_type(3, &write(1, 16, 12)), None);
+        assert_eq!(history.at(4).number_type(3, &write(2, 16, 10)), None);
+        assert_eq!(history.at(4).number_type(3, &write(1, 6, 10)), None);
+        assert_eq!(history.at(4).number_type(9, &write(1, 16, 10)), None);
+        assert_eq!(history.at(5).number_type(3, &write(1, 16, 10)), None);
     }
 
     #[test]

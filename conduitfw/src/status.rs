@@ -1,6 +1,7 @@
 //! What is in force and what it did, from the pinned maps: also when no controller runs.
 
 mod forwarding;
+mod memory;
 mod response_times;
 mod words;
 
@@ -11,14 +12,20 @@ use conduitfw_common::{
     REASON_SLOTS, Reason,
     table::{Counter, Generation, MAX_CONDUITS, RESPONSE_BUCKETS},
 };
-use jiff::Timestamp;
-use nix::net::if_::if_nametoindex;
 pub use forwarding::ForwardingStatus;
+use jiff::Timestamp;
+pub use memory::MemoryStatus;
+use nix::net::if_::if_nametoindex;
 pub use response_times::{Bucket, ResponseTimes};
 use serde::Serialize;
 
 use crate::{
-    dataplane::{Pins, maps::Maps, rtnetlink::attached_program},
+    dataplane::{
+        Pins,
+        maps::Maps,
+        mtu::{LARGEST_MTU, may_be_lost, mtu_of},
+        rtnetlink::attached_program,
+    },
     instance::Instance,
     naming::NameTable,
     state::InForce,
@@ -47,6 +54,10 @@ pub struct InterfaceStatus {
     pub name: String,
     /// native, generic, `not attached`, or `missing`.
     pub mode: &'static str,
+    /// Its MTU.
+    pub mtu: Option<u32>,
+    /// What is wrong with it, as far as that is known.
+    pub warning: Option<String>,
 }
 
 /// What one conduit did. The counters go back to when its name first came into force.
@@ -146,6 +157,8 @@ pub struct Status {
     pub rules: Vec<RuleStatus>,
     /// Events.
     pub events: EventCounts,
+    /// Memory.
+    pub memory: MemoryStatus,
 }
 
 impl Status {
@@ -173,8 +186,11 @@ impl Status {
             frames.denied += conduit.denied.frames;
         }
         frames.seen = frames.allowed + frames.denied;
+        let pins = Pins::of(instance);
+        let process = controller.as_ref().map(|controller| controller.pid);
         Ok(Self {
             instance: instance.name.as_str().to_owned(),
+            memory: MemoryStatus::read(&pins, process),
             controller,
             generation: generation.number,
             since: remembered.as_ref().map(|remembered| remembered.since),
@@ -183,7 +199,7 @@ impl Status {
                 .map(|remembered| remembered.policy_file.clone()),
             site: remembered.map(|remembered| remembered.site),
             mode: mode_label(generation.observe != 0),
-            interfaces: read_interfaces(&Pins::of(instance)),
+            interfaces: read_interfaces(&pins),
             frames,
             forwarding: ForwardingStatus::read(maps, generation.forwarding)?,
             conduits,
@@ -219,9 +235,15 @@ fn read_interfaces(pins: &Pins) -> Vec<InterfaceStatus> {
     let names = pins.linked_interfaces().unwrap_or_default();
     names
         .into_iter()
-        .map(|name| InterfaceStatus {
-            mode: mode(&name),
-            name,
+        .map(|name| {
+            let (mode, mtu) = (mode(&name), mtu_of(&name));
+            let too_large = mtu.filter(|mtu| mode == "native" && *mtu > LARGEST_MTU);
+            InterfaceStatus {
+                name,
+                mode,
+                mtu,
+                warning: too_large.map(may_be_lost),
+            }
         })
         .collect()
 }

@@ -10,6 +10,7 @@ mod host;
 mod plan;
 mod program;
 mod relay;
+mod tap;
 mod vlan;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ pub use host::Host;
 pub use plan::{Plan, ZonePlan};
 pub use program::Program;
 pub use relay::{Carried, Line, Relay};
+pub use tap::Tap;
 
 /// Namespaces (by prefix) and controllers that a signal has to remove.
 static STANDING: Mutex<Vec<Removal>> = Mutex::new(Vec::new());
@@ -193,6 +195,28 @@ impl Lab {
         kills.chain(deletions).collect()
     }
 
+    /// Joins the ports of each bridge of the policy by a Linux bridge (`br0`, `br1`, ...) without an
+    /// address, that leaves the spanning tree to others and passes LLDP on.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn bridge(&self) -> Result<()> {
+        for (number, ports) in self.plan.bridges.iter().enumerate() {
+            let gateway = &self.gateway;
+            gateway.run(&format!(
+                "ip link add br{number} type bridge stp_state 0 mcast_snooping 0 group_fwd_mask 0x4000"
+            ))?;
+            gateway.run(&format!(
+                "sysctl -qw net.ipv6.conf.br{number}.disable_ipv6=1"
+            ))?;
+            for port in ports {
+                gateway.run(&format!("ip link set {port} master br{number}"))?;
+            }
+            gateway.run(&format!("ip link set br{number} up"))?;
+        }
+        Ok(())
+    }
+
     /// Sets an offload of every interface, for instance `tx off` or `tx on`.
     ///
     /// # Errors
@@ -281,11 +305,17 @@ impl Lab {
         let mut taggers = Vec::new();
         let mut here = zone.interfaces[0].clone();
         let mut there = "net0".to_owned();
+        if !zone.link.is_empty() {
+            self.gateway
+                .run(&format!("sysctl -qw net.ipv6.conf.{here}.disable_ipv6=1"))?;
+        }
         if !zone.vlans.is_empty() {
             let (gateway, ids) = (&self.gateway, &zone.vlans);
-            let (name, tagger) = vlan::add(gateway, &here, ids, gateway)?;
-            here = name;
-            taggers.extend(tagger);
+            if zone.link.is_empty() {
+                let (name, tagger) = vlan::add(gateway, &here, ids, gateway)?;
+                here = name;
+                taggers.extend(tagger);
+            }
             let (name, tagger) = vlan::add(owner, &there, ids, host)?;
             there = name;
             taggers.extend(tagger);

@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use conduitfw_common::Reason;
+use conduitfw_common::{
+    Reason,
+    packet::{self, Packet},
+};
 use conduitfw_tests::agreement::{self, SIZES};
 use conduitfw_tests::conversations::{POLICY, good_frames};
 use conduitfw_tests::lab::skipped_without_root;
@@ -81,4 +84,28 @@ fn captures() -> Result<()> {
         println!("{}: {figures:?}", file.display());
     }
     Ok(())
+}
+
+#[test]
+fn nothing_of_the_frame_before_is_left() {
+    // The kernel reads each frame over the headers of the one before.
+    let left: Packet = zerocopy::transmute!([0xff_u8; size_of::<Packet>()]);
+    let mut frames = 0;
+    for frame in good_frames(0) {
+        let whole = frame.build();
+        for bytes in 0..=whole.len() {
+            let frame = &whole[..bytes];
+            let (mut fresh, mut used) = (Packet::default(), left);
+            let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let parsed = packet::parse(frame, length, &mut fresh);
+            assert_eq!(parsed, packet::parse(frame, length, &mut used));
+            if parsed.is_err() {
+                packet::read_as_far_as_it_goes(frame, length, &mut used);
+            }
+            used.reserved = [0; 7];
+            assert_eq!(fresh, used, "{bytes} bytes of {whole:02x?}");
+            frames += 1;
+        }
+    }
+    assert!(frames > 5000, "{frames}");
 }

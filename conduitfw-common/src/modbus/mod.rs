@@ -1,7 +1,7 @@
 //! inspect and decide: Modbus/TCP.
 //!
 //! MODBUS Messaging on TCP/IP Implementation Guide V1.0b §3.1 (MBAP header) and MODBUS Application
-//! Protocol Specification V1.1b3 (PDU). [`request`] judges what an initiator asks for, [`written`],
+//! Protocol Specification V1.1b3 (PDU). [`request`] judges what an initiator asks for, [`plain`] what is asked most, [`written`],
 //! [`coils`] and [`files`] what it would write and where, [`last`] how far that is from before; [`outstanding`] remembers it for [`reply`].
 
 pub mod coils;
@@ -10,6 +10,7 @@ pub mod function;
 pub mod last;
 pub mod number;
 pub mod outstanding;
+pub mod plain;
 pub mod reply;
 pub mod request;
 pub mod written;
@@ -164,6 +165,12 @@ const fn number_of(result: Result<(), Reason>) -> u32 {
     }
 }
 
+/// Whether the intervals of a cell are searched, and not found by one look.
+#[inline(always)]
+const fn is_searched(cell: &Operation) -> bool {
+    cell.count != 1 && cell.pages == 0
+}
+
 /// The interval of a cell that holds `operand`: its index within the slot plus 1, or 0.
 #[inline(always)]
 fn interval_of_cell<P: Platform>(p: &mut P, cell: &Operation, operand: u32) -> u32 {
@@ -171,7 +178,7 @@ fn interval_of_cell<P: Platform>(p: &mut P, cell: &Operation, operand: u32) -> u
     if cell.count == 1 {
         return cell.first.wrapping_add(1);
     }
-    if cell.pages == 0 {
+    if is_searched(cell) {
         return p.find_interval(cell.first, cell.count, operand);
     }
     let [_, beyond, page, low] = operand.to_be_bytes();

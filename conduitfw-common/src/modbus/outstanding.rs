@@ -1,5 +1,6 @@
 //! Requests that went by and wait for their reply.
 
+use crate::event::EventOperation;
 use crate::flow::connection::ahead;
 use crate::flow::entry::{OUTSTANDING, Outstanding, request_state};
 use crate::platform::{FlowTable, Platform};
@@ -53,12 +54,51 @@ pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32
     true
 }
 
+/// What goes into a row.
+pub(super) struct Asked<'a> {
+    pub(super) operation: &'a EventOperation,
+    pub(super) expected: Expected,
+    pub(super) sequence: u32,
+    pub(super) bytes: u32,
+    /// Number of the reason that it was neutralised for; 0 when it was allowed.
+    pub(super) reason: u8,
+    pub(super) is_guarded: u8,
+    /// The tick counter.
+    pub(super) now: u64,
+}
+
+/// A row of what was asked, that waits.
 #[inline(always)]
 #[expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
-    reason = "the lower half of the tick counter, and lengths below 512"
+    reason = "lengths below 512"
 )]
+pub(super) fn note(asked: &Asked<'_>) -> Outstanding {
+    let Expected {
+        length,
+        echo_kind,
+        echo,
+    } = asked.expected;
+    Outstanding {
+        sequence: asked.sequence,
+        reply_sequence: 0,
+        asked_ticks: low(asked.now),
+        transaction_id: asked.operation.transaction_id,
+        bytes: asked.bytes as u16,
+        reply_length: length,
+        echo,
+        echo_kind,
+        unit: asked.operation.unit,
+        function: asked.operation.function,
+        state: request_state::WAITING,
+        reason: asked.reason,
+        is_guarded: asked.is_guarded,
+        reserved: [0; 2],
+    }
+}
+
+#[inline(always)]
 fn fill<P: Platform>(
     p: &mut P,
     place: u32,
@@ -67,27 +107,15 @@ fn fill<P: Platform>(
     reason: u8,
     expected: Expected,
 ) {
-    let operation = &p.seen().operation;
-    let Expected {
-        length,
-        echo_kind,
-        echo,
-    } = expected;
-    let new = Outstanding {
+    let new = note(&Asked {
+        operation: &p.seen().operation,
+        expected,
         sequence,
-        asked_ticks: p.now_ticks() as u32,
-        transaction_id: operation.transaction_id,
-        bytes: bytes as u16,
-        reply_length: length,
-        echo,
-        echo_kind,
-        unit: operation.unit,
-        function: operation.function,
-        state: request_state::WAITING,
+        bytes,
         reason,
         is_guarded: p.seen().is_guarded,
-        ..Outstanding::default()
-    };
+        now: p.now_ticks(),
+    });
     let row = p.within(place.wrapping_sub(1), OUTSTANDING - 1);
     let index = p.seen().stream;
     if let Some(stream) = p.stream(index)

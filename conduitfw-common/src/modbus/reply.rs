@@ -2,7 +2,7 @@
 
 use crate::edit::refused;
 use crate::event::{EventOperation, field};
-use crate::flow::entry::{OUTSTANDING, REPLY_HEAD_BYTES, flow_flag, request_state};
+use crate::flow::entry::{OUTSTANDING, Outstanding, REPLY_HEAD_BYTES, flow_flag, request_state};
 use crate::platform::{FlowTable, Platform};
 use crate::table::RESPONSE_BUCKETS;
 use crate::verdict::Reason;
@@ -160,97 +160,88 @@ pub fn go_on<P: Platform>(p: &mut P, at: u32, bytes: u32, had: u32) -> Judged {
 /// Judges a reply by its MBAP header and function code, and the two bytes behind them.
 #[inline(always)]
 fn judge_head<P: Platform>(p: &mut P, head: u64, behind: u16, there: u32, sequence: u32) -> Judged {
-    let [t1, t0, p1, p0, l1, l0, unit, code] = head.to_be_bytes();
-    let seen = &mut p.workspace().operation;
-    seen.fields = field::HEADER | field::FUNCTION;
-    seen.transaction_id = u16::from_be_bytes([t1, t0]);
-    seen.protocol_id = u16::from_be_bytes([p1, p0]);
-    seen.length = u16::from_be_bytes([l1, l0]);
-    seen.unit = unit;
-    seen.function = code;
-    let length = seen.length;
-    if let Err(reason) = check_header(seen.protocol_id, seen.length) {
-        return Judged::denied(reason, 0);
-    }
+    let [t1, t0, p1, p0, l1, l0, unit, function] = head.to_be_bytes();
+    let length = u16::from_be_bytes([l1, l0]);
+    let reply = Reply {
+        transaction_id: u16::from_be_bytes([t1, t0]),
+        length,
+        unit,
+        function,
+        behind,
+        sequence,
+    };
     let adu_bytes = u32::from(length).wrapping_add(LENGTH_COUNTS_FROM);
-    if there < adu_bytes.min(REPLY_HEAD_BYTES) {
-        return Judged::allowed(0);
-    }
-    match answer(p, behind, sequence) {
-        Ok(()) => Judged::allowed(adu_bytes),
-        Err(reason) => Judged::denied(reason, adu_bytes),
-    }
+    let judged = match check_header(u16::from_be_bytes([p1, p0]), length) {
+        Err(reason) => Judged::denied(reason, 0),
+        Ok(()) if there < adu_bytes.min(REPLY_HEAD_BYTES) => return Judged::allowed(0),
+        Ok(()) => match answer(p, &reply) {
+            Ok(()) => return Judged::allowed(adu_bytes),
+            Err(reason) => Judged::denied(reason, adu_bytes),
+        },
+    };
+    p.workspace().operation = EventOperation {
+        fields: field::HEADER | field::FUNCTION,
+        transaction_id: reply.transaction_id,
+        protocol_id: u16::from_be_bytes([p1, p0]),
+        length,
+        unit,
+        function,
+        ..EventOperation::default()
+    };
+    judged
 }
 
-/// Finds the request that the reply in the workspace answers, and holds it against that.
+/// What of a reply is held against its request.
+struct Reply {
+    transaction_id: u16,
+    length: u16,
+    unit: u8,
+    function: u8,
+    /// The two bytes behind the function code.
+    behind: u16,
+    /// Sequence number of its first byte.
+    sequence: u32,
+}
+
+/// Finds the request that the reply answers, and holds it against that.
 #[inline(always)]
-fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reason> {
+fn answer<P: Platform>(p: &mut P, reply: &Reply) -> Result<(), Reason> {
     let now = low(p.now_ticks());
-    let (index, place, conduit) = (p.seen().stream, p.seen().place, p.seen().conduit);
-    let seen = p.seen().operation;
-    let first = first_row(seen.transaction_id);
-    let mut reason = Reason::UnsolicitedReply;
-    let mut found = 0;
-    for number in 0..16_usize {
-        let Some(stream) = p.stream(index) else {
-            return Err(reason);
-        };
-        let row_at = first.wrapping_add(number) & 15;
-        let Some(row) = stream.outstanding.get(row_at) else {
-            return Err(reason);
-        };
-        if row.state == request_state::WAITING && row.transaction_id == seen.transaction_id {
-            let asked = if row.reason == 0 {
-                row.function
-            } else {
-                refused(row.bytes)
-            };
-            if row.unit == seen.unit && (asked ^ seen.function) & !EXCEPTION_BIT == 0 {
-                found = row_at.wrapping_add(1);
-                break;
-            }
-            reason = Reason::ReplyMismatch;
-        }
-    }
-    if found == 0 {
-        // What was asked before the flow was picked up is not known.
-        return match p.flow_seen(FlowTable::Flows, place) {
-            Some(entry) if entry.flags & flow_flag::ADOPTED != 0 => Ok(()),
-            _ => Err(reason),
+    let (index, conduit) = (p.seen().stream, p.seen().conduit);
+    let first = first_row(reply.transaction_id);
+    let Some(stream) = p.stream(index) else {
+        return Err(Reason::UnsolicitedReply);
+    };
+    let mut found = first;
+    let is_first = stream
+        .outstanding
+        .get(first)
+        .is_some_and(|row| matches!(is_answered_by(row, reply), Ok(true)));
+    if !is_first {
+        found = match find(p, reply, first)? {
+            Some(found) => found,
+            // What was asked before the flow was picked up is not known.
+            None => return Ok(()),
         };
     }
     let Some(stream) = p.stream(index) else {
-        return Err(reason);
+        return Err(Reason::UnsolicitedReply);
     };
-    let Some(row) = stream.outstanding.get_mut(found.wrapping_sub(1) & 15) else {
-        return Err(reason);
+    let Some(row) = stream.outstanding.get_mut(found & 15) else {
+        return Err(Reason::UnsolicitedReply);
     };
     let asked_ticks = row.asked_ticks;
     let (mut guarded_at, mut is_guarded) = (0, false);
-    let [behind_high, _] = behind.to_be_bytes();
     if row.reason != 0 {
         // An answer of no registers is as long as a refusal, and as empty.
-        if seen.length != EXCEPTION_LENGTH {
+        if reply.length != EXCEPTION_LENGTH {
             return Err(Reason::ReplyMismatch);
         }
         row.state = request_state::ANSWERED;
-        row.reply_sequence = sequence;
+        row.reply_sequence = reply.sequence;
     } else {
-        let is_exception = seen.function != row.function;
-        let is_right = if is_exception {
-            seen.length == EXCEPTION_LENGTH && behind_high != 0
-        } else {
-            let has_length = row.reply_length == 0 || row.reply_length == seen.length;
-            has_length
-                && match row.echo_kind {
-                    echo::COUNT => u16::from(behind_high).wrapping_add(3) == seen.length,
-                    echo::WIDE_COUNT => behind.wrapping_add(4) == seen.length,
-                    echo::BYTE => u16::from(behind_high) == row.echo,
-                    echo::WORD => behind == row.echo,
-                    _ => true,
-                }
-        };
-        if !is_right {
+        let is_exception = reply.function != row.function;
+        if !is_like(row, reply, is_exception) {
             return Err(Reason::ReplyMismatch);
         }
         row.state = request_state::FREE;
@@ -262,10 +253,77 @@ fn answer<P: Platform>(p: &mut P, behind: u16, sequence: u32) -> Result<(), Reas
         p.confirm_written(guarded_at);
     }
     p.count_response(conduit, bucket(now.wrapping_sub(asked_ticks)));
-    if let Some(entry) = p.flow(FlowTable::Flows, place) {
-        entry.flags &= !flow_flag::ADOPTED;
+    if p.seen().is_picked_up != 0 {
+        p.workspace().is_picked_up = 0;
+        let place = p.seen().place;
+        if let Some(entry) = p.flow(FlowTable::Flows, place) {
+            entry.flags &= !flow_flag::ADOPTED;
+        }
     }
     Ok(())
+}
+
+/// Whether the request in a row is the one that the reply answers. Of its transaction and yet of
+/// another unit or function: an error.
+#[inline(always)]
+fn is_answered_by(row: &Outstanding, reply: &Reply) -> Result<bool, Reason> {
+    if row.state != request_state::WAITING || row.transaction_id != reply.transaction_id {
+        return Ok(false);
+    }
+    let asked = if row.reason == 0 {
+        row.function
+    } else {
+        refused(row.bytes)
+    };
+    if row.unit == reply.unit && (asked ^ reply.function) & !EXCEPTION_BIT == 0 {
+        Ok(true)
+    } else {
+        Err(Reason::ReplyMismatch)
+    }
+}
+
+/// Looks for the request in every row; nothing in a flow that was picked up when there is none.
+#[inline(always)]
+fn find<P: Platform>(p: &mut P, reply: &Reply, first: usize) -> Result<Option<usize>, Reason> {
+    let index = p.seen().stream;
+    let mut reason = Reason::UnsolicitedReply;
+    for number in 0..16_usize {
+        let Some(stream) = p.stream(index) else {
+            return Err(reason);
+        };
+        let row_at = first.wrapping_add(number) & 15;
+        let Some(row) = stream.outstanding.get(row_at) else {
+            return Err(reason);
+        };
+        match is_answered_by(row, reply) {
+            Ok(true) => return Ok(Some(row_at)),
+            Ok(false) => {}
+            Err(mismatch) => reason = mismatch,
+        }
+    }
+    if p.seen().is_picked_up != 0 {
+        Ok(None)
+    } else {
+        Err(reason)
+    }
+}
+
+/// Whether the reply is what the request in a row must be answered with.
+#[inline(always)]
+fn is_like(row: &Outstanding, reply: &Reply, is_exception: bool) -> bool {
+    let [behind_high, _] = reply.behind.to_be_bytes();
+    if is_exception {
+        return reply.length == EXCEPTION_LENGTH && behind_high != 0;
+    }
+    let has_length = row.reply_length == 0 || row.reply_length == reply.length;
+    has_length
+        && match row.echo_kind {
+            echo::COUNT => u16::from(behind_high).wrapping_add(3) == reply.length,
+            echo::WIDE_COUNT => reply.behind.wrapping_add(4) == reply.length,
+            echo::BYTE => u16::from(behind_high) == row.echo,
+            echo::WORD => reply.behind == row.echo,
+            _ => true,
+        }
 }
 
 const _: () = assert!(OUTSTANDING == 16);

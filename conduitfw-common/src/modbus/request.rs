@@ -206,7 +206,7 @@ fn is_rated<P: Platform>(p: &P, slot: u32, row: u16) -> bool {
 
 /// The last of `quantity` registers or coils from `first` on; never before the first.
 #[inline(always)]
-fn last_of(first: u16, quantity: u16) -> u32 {
+pub(super) fn last_of(first: u16, quantity: u16) -> u32 {
     let quantity = u32::from(quantity);
     let behind = if quantity == 0 {
         0

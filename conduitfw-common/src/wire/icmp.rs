@@ -44,6 +44,7 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(
     packet.icmp_code = icmp_code;
     packet.payload_at = at.wrapping_add(HEADER_BYTES);
     packet.payload_bytes = packet_end.wrapping_sub(packet.payload_at);
+    (packet.source_port, packet.destination_port) = (0, 0);
     match kind(packet) {
         Kind::EchoRequest => packet.source_port = identifier,
         Kind::EchoReply => packet.destination_port = identifier,

@@ -59,16 +59,19 @@ pub(crate) fn unreadable(refusal: &Refusal) -> String {
 
 /// Reads a policy, or says what is wrong with it.
 pub(super) fn read_policy(file: &Path, as_json: bool) -> Result<Loaded, Failure> {
-    policy::load(file).map_err(|refusal| {
-        if refusal.is_unreadable() {
-            return Failure::System(anyhow::anyhow!(unreadable(&refusal)));
-        }
-        if as_json {
-            // A standard output that is gone does not make the policy any better.
-            let _ = print_json(&json!({ "ok": false, "problems": refusal.to_json() }));
-        } else {
-            complain(&refusal.render());
-        }
-        Failure::Refused
-    })
+    policy::load(file).or_else(|refusal| refused(&refusal, as_json))
+}
+
+/// Says what is wrong with a policy.
+pub(super) fn refused<T>(refusal: &Refusal, as_json: bool) -> Result<T, Failure> {
+    if refusal.is_unreadable() {
+        return Err(Failure::System(anyhow::anyhow!(unreadable(refusal))));
+    }
+    if as_json {
+        // A standard output that is gone does not make the policy any better.
+        let _ = print_json(&json!({ "ok": false, "problems": refusal.to_json() }));
+    } else {
+        complain(&refusal.render());
+    }
+    Err(Failure::Refused)
 }

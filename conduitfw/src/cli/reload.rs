@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, check::read_policy, complain, print, print_json};
+use super::{Failure, check::refused, complain, print, print_json};
 use crate::{
     control::{
         client::Client,
         protocol::{Answer, PolicyText, Request},
     },
     instance::Instance,
+    policy,
 };
 
 #[derive(Args, Debug)]
@@ -27,10 +28,11 @@ pub(super) fn reload(instance: &Instance, arguments: &Arguments) -> Result<(), F
     let policy = match &arguments.file {
         Some(file) => {
             // Read here, with the rights of whoever asks.
-            let loaded = read_policy(file, arguments.json)?;
+            let text =
+                policy::read_text(file).or_else(|refusal| refused(&refusal, arguments.json))?;
             Some(PolicyText {
                 file: file.display().to_string(),
-                text: loaded.text,
+                text,
             })
         }
         None => None,

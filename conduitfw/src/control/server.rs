@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::tz::TimeZone;
 use nix::{
     sys::stat::{Mode, umask},
     unistd::{Group, chown},
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use super::protocol::{Answer, MAX_LINE_BYTES, PolicyText, Request};
-use crate::events::Published;
+use crate::events::{Following, Published, Taken};
 
 /// Clients served at once; one more waits in the kernel's queue.
 const MAX_CLIENTS: usize = 16;
@@ -33,9 +34,6 @@ const MAX_FOLLOWERS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The group that may use the socket, where it exists.
 const DEFAULT_GROUP: &str = "conduitfw";
-
-/// The last events, and those to come.
-pub type Following = (Vec<Arc<Published>>, broadcast::Receiver<Arc<Published>>);
 
 /// A request that the daemon's loop answers.
 pub enum Command {
@@ -209,12 +207,12 @@ async fn answer(
                 let text = format!("{MAX_FOLLOWERS} others follow events already: end one");
                 return send(writer, &Answer::Failed { text }).await;
             };
-            let (recent, coming) = ask(&desk.commands, Command::Events).await?;
+            let (recent, coming, zone) = ask(&desk.commands, Command::Events).await?;
             for event in recent {
-                send_event(writer, &event).await?;
+                send_event(writer, &event, &zone).await?;
             }
             if follow {
-                send_coming(coming, reader, writer).await?;
+                send_coming(coming, &zone, reader, writer).await?;
             }
             send(writer, &Answer::End).await
         }
@@ -223,7 +221,8 @@ async fn answer(
 
 /// Events as they come, until the client leaves or the controller stops.
 async fn send_coming(
-    mut coming: broadcast::Receiver<Arc<Published>>,
+    mut coming: broadcast::Receiver<Arc<Taken>>,
+    zone: &TimeZone,
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
@@ -231,7 +230,7 @@ async fn send_coming(
     loop {
         tokio::select! {
             event = coming.recv() => match event {
-                Ok(event) => send_event(writer, &event).await?,
+                Ok(event) => send_event(writer, &event, zone).await?,
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     send(writer, &Answer::Missed { count }).await?;
                 }
@@ -257,11 +256,9 @@ async fn ask<T>(
     answer.await.map_err(|_| stopping())
 }
 
-async fn send_event(writer: &mut OwnedWriteHalf, event: &Published) -> io::Result<()> {
-    let answer = Answer::Event {
-        json: event.json.clone(),
-        words: event.words.clone(),
-    };
+async fn send_event(writer: &mut OwnedWriteHalf, event: &Taken, zone: &TimeZone) -> io::Result<()> {
+    let Published { json, words } = event.tell(zone);
+    let answer = Answer::Event { json, words };
     send(writer, &answer).await
 }
 

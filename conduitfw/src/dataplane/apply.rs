@@ -5,31 +5,35 @@ use std::{
     time::Duration,
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::Xdp};
+use aya_obj::programs::xdp::XdpAttachType;
 use conduitfw_common::table::{Interface, InterfaceKey};
 
 use super::{
     AttachMode, DataPlaneError, Pins, TableSizes, attach,
-    grace::wait_for_frames_in_flight,
+    grace::{Grace, wait_for_frames_in_flight},
     load::{self, PROGRAM, check_sizes, program},
     maps::{Maps, Plain},
+    mtu::LARGEST_MTU,
     offload::keep_vlan_tags,
     ports::{self, PortPlan, Ports},
+    refusals,
     slot::{verify_slot, write_slot},
 };
 use crate::{instance::Instance, policy::CompiledTables};
 
 /// A loaded data plane, the policy in force in it, and the interfaces that it guards.
 pub struct DataPlane {
-    ebpf: Ebpf,
+    program: Program,
     maps: Maps,
     pins: Pins,
     mode: AttachMode,
     ticks_per_second: u32,
     took_over: bool,
-    program_is_pinned: bool,
     /// Interfaces whose pinned link carries this controller's program, with the index it has.
     guarded: BTreeMap<String, u32>,
+    /// Interfaces that a driver gives frames of, and the MTU that they were last warned of.
+    native: BTreeMap<String, Option<u32>>,
     /// Why interfaces that came could not be guarded.
     refused: BTreeMap<String, String>,
     /// Rows of `INTERFACES` of the policy in force, for interfaces that come back.
@@ -37,6 +41,25 @@ pub struct DataPlane {
     /// What the policy in force says about ports, and what was made of it.
     port_plan: PortPlan,
     ports: Ports,
+    /// Since the slot that is not in force was.
+    grace: Option<Grace>,
+}
+
+/// The program that decides frames.
+enum Program {
+    /// With all that it was loaded from, several megabytes.
+    Loaded(Box<Ebpf>),
+    /// By its pin.
+    Pinned(Box<Xdp>),
+}
+
+impl Program {
+    fn get(&mut self) -> Result<&mut Xdp, DataPlaneError> {
+        match self {
+            Self::Loaded(ebpf) => program(ebpf, PROGRAM),
+            Self::Pinned(xdp) => Ok(xdp),
+        }
+    }
 }
 
 type InterfaceRow = (String, u32, Interface);
@@ -50,6 +73,10 @@ pub enum InterfaceChange {
     Gone(String),
     /// An interface of the policy came, and cannot be guarded.
     Unguarded(String, String),
+    /// The MTU of an interface is one whose frames its driver may lose.
+    TooLarge(String, u32),
+    /// It is not any more.
+    Fits(String, u32),
 }
 
 impl DataPlane {
@@ -66,20 +93,22 @@ impl DataPlane {
         mode: AttachMode,
     ) -> Result<Self, DataPlaneError> {
         let pins = Pins::of(instance);
-        let loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
+        let mut loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
+        refusals::watch(&mut loaded.ebpf, &pins);
         Ok(Self {
-            ebpf: loaded.ebpf,
+            program: Program::Loaded(Box::new(loaded.ebpf)),
             maps: loaded.maps,
             pins,
             mode,
             ticks_per_second: loaded.ticks_per_second,
             took_over: loaded.took_over,
-            program_is_pinned: false,
             guarded: BTreeMap::new(),
+            native: BTreeMap::new(),
             refused: BTreeMap::new(),
             rows: Vec::new(),
             port_plan: PortPlan::default(),
             ports: Ports::default(),
+            grace: None,
         })
     }
 
@@ -143,7 +172,10 @@ impl DataPlane {
     pub fn put_in_force(&mut self, tables: &CompiledTables) -> Result<(), DataPlaneError> {
         let slot = 1 - self.maps.in_force()?.0;
         let indexes = self.interface_indexes(tables)?;
-        wait_for_frames_in_flight();
+        match self.grace.take() {
+            Some(grace) => grace.finish(),
+            None => wait_for_frames_in_flight(),
+        }
         write_slot(&mut self.maps, slot, tables, &indexes)?;
         verify_slot(&self.maps, slot, tables, &indexes)?;
         let attached = self.attach_all(&indexes)?;
@@ -160,6 +192,7 @@ impl DataPlane {
             return Err(error);
         }
 
+        self.grace = Grace::begin();
         self.rows.clone_from(&tables.interfaces);
         self.port_plan = port_plan;
         self.let_go();
@@ -225,7 +258,17 @@ impl DataPlane {
 
     /// Puts the program on one interface: through its pinned link, or a new one (true).
     fn guard(&mut self, interface: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
-        let xdp = program(&mut self.ebpf, PROGRAM)?;
+        let is_new = self.put_program_on(interface, ifindex)?;
+        if attach::attached_program(ifindex)?.is_some_and(|found| found.native) {
+            self.native.entry(interface.to_owned()).or_default();
+        } else {
+            self.native.remove(interface);
+        }
+        Ok(is_new)
+    }
+
+    fn put_program_on(&mut self, interface: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
+        let xdp = self.program.get()?;
         if self.pins.link(interface).exists() {
             if attach::replace(xdp, &self.pins, interface, ifindex)? {
                 return Ok(false);
@@ -237,27 +280,30 @@ impl DataPlane {
         Ok(true)
     }
 
+    /// The links hold the program; the pin is there to be found by bpftool, and to forget what the
+    /// program was loaded from.
     fn pin_program(&mut self) -> Result<(), DataPlaneError> {
-        if self.program_is_pinned {
+        let Program::Loaded(ebpf) = &mut self.program else {
             return Ok(());
-        }
+        };
         let path = self.pins.program();
         let pin_error = |reason: String| DataPlaneError::Pin {
             action: "pinning the program",
             path: path.display().to_string(),
             reason,
         };
-        // The links hold the program; the pin is there to be found by bpftool.
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(pin_error(error.to_string()));
             }
             _ => {}
         }
-        program(&mut self.ebpf, PROGRAM)?
+        program(ebpf, PROGRAM)?
             .pin(&path)
             .map_err(|error| pin_error(load::chain(&error)))?;
-        self.program_is_pinned = true;
+        let pinned = Xdp::from_pin(&path, XdpAttachType::Interface)
+            .map_err(|error| pin_error(load::chain(&error)))?;
+        self.program = Program::Pinned(Box::new(pinned));
         Ok(())
     }
 
@@ -332,7 +378,31 @@ impl DataPlane {
         if let Err(error) = self.follow_ports() {
             tracing::error!("the ports cannot be followed: {error}");
         }
+        self.follow_mtus(&mut changes);
         changes
+    }
+
+    /// Notices interfaces whose frames do not fit one buffer; each is told once.
+    fn follow_mtus(&mut self, changes: &mut Vec<InterfaceChange>) {
+        for (name, warned) in &mut self.native {
+            let Some(ifindex) = self.guarded.get(name).copied() else {
+                continue;
+            };
+            let port = self.ports.find(ifindex);
+            let Some(port) = port.filter(|port| port.device == ifindex) else {
+                continue;
+            };
+            let mtu = port.mtu;
+            let found = (mtu > LARGEST_MTU).then_some(mtu);
+            if *warned == found {
+                continue;
+            }
+            *warned = found;
+            changes.push(match found {
+                Some(mtu) => InterfaceChange::TooLarge(name.clone(), mtu),
+                None => InterfaceChange::Fits(name.clone(), mtu),
+            });
+        }
     }
 
     /// Adds an interface to the slot in force and attaches to it.

@@ -10,7 +10,7 @@ use aya::programs::{
 use clap::ValueEnum;
 use nix::net::if_::if_nametoindex;
 
-use super::{DataPlaneError, Pins, load::chain, rtnetlink};
+use super::{DataPlaneError, Pins, load::chain, mtu, rtnetlink};
 
 /// Where on the way of a frame the program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -90,11 +90,10 @@ pub(super) fn attach(
         AttachMode::Native => try_attach(xdp, interface, ifindex, XdpMode::Driver),
         AttachMode::Generic => try_attach(xdp, interface, ifindex, XdpMode::Skb),
         AttachMode::Auto => match try_attach(xdp, interface, ifindex, XdpMode::Driver) {
-            Err(DataPlaneError::Attach { source, .. }) => {
-                tracing::info!(
+            Err(DataPlaneError::Attach { reason, .. }) => {
+                tracing::warn!(
                     interface,
-                    reason = chain(source.as_ref()),
-                    "no native mode here; attaching in generic mode"
+                    "attaching in generic mode, where each frame costs more: {reason}"
                 );
                 try_attach(xdp, interface, ifindex, XdpMode::Skb)
             }
@@ -125,14 +124,14 @@ fn try_attach(
             action: "attach to interfaces",
         },
         Some(nix::libc::ENODEV) => DataPlaneError::NoInterface(interface.to_owned()),
-        _ => DataPlaneError::Attach {
+        code => DataPlaneError::Attach {
             interface: interface.to_owned(),
             mode: if mode == XdpMode::Skb {
                 "generic"
             } else {
                 "native"
             },
-            source: Box::new(source),
+            reason: obstacle(&source, code, interface, mode),
         },
     };
     let id = xdp
@@ -146,6 +145,22 @@ fn try_attach(
             nix::libc::EINVAL,
         )))
     })
+}
+
+/// What keeps the program from an interface, and what to do about it.
+fn obstacle(source: &ProgramError, code: Option<i32>, interface: &str, mode: XdpMode) -> String {
+    let said = chain(source);
+    if mode == XdpMode::Skb {
+        return said;
+    }
+    match mtu::too_large(interface, code == Some(nix::libc::ERANGE)) {
+        Some(reason) => format!(
+            "{reason} (`ip link set dev {interface} mtu {}`, at both ends); generic mode \
+             (`--mode generic`) takes frames of any size",
+            mtu::LARGEST_MTU
+        ),
+        None => format!("{said}; generic mode (`--mode generic`) needs nothing of the driver"),
+    }
 }
 
 fn pin(link: FdLink, pins: &Pins, interface: &str) -> Result<(), DataPlaneError> {

@@ -1,8 +1,34 @@
 //! Waiting until no frame in flight can still see the slot that is about to be written.
 
-use std::{thread, time::Duration};
+use std::{
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use nix::libc;
+
+/// A wait that goes on while other things are done.
+pub(super) struct Grace(JoinHandle<()>);
+
+impl Grace {
+    /// Waits out every run of the program that began before this call, on the side; nothing when
+    /// there is no thread to be had for it.
+    pub(super) fn begin() -> Option<Self> {
+        let thread = thread::Builder::new().name("grace".to_owned());
+        let waiting = thread.stack_size(STACK).spawn(wait_for_frames_in_flight);
+        waiting.ok().map(Self)
+    }
+
+    /// Returns when they are done.
+    pub(super) fn finish(self) {
+        if self.0.join().is_err() {
+            wait_for_frames_in_flight();
+        }
+    }
+}
+
+/// Room for a system call.
+const STACK: usize = 64 << 10;
 
 /// Waits out every run of the program that began before this call.
 ///

@@ -15,6 +15,7 @@ use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::DataPlaneError;
+pub use super::batch::Table;
 
 /// A record that maps may hold: plain bytes on both sides of the system call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,9 +88,6 @@ pub struct OpenMapError {
     #[source]
     source: MapError,
 }
-
-/// Table of one slot-indexed or single-row array.
-pub type Table<V> = Array<MapData, Plain<V>>;
 
 /// The maps that user space reads and writes. The kernel's own tables are not among them.
 pub struct Maps {

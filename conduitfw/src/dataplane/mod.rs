@@ -2,20 +2,23 @@
 
 mod apply;
 mod attach;
+mod batch;
 mod grace;
 mod links;
 mod load;
 pub mod maps;
+pub mod mtu;
 mod offload;
 mod pins;
 mod ports;
 mod private;
+mod refusals;
 pub mod rtnetlink;
 mod slot;
 
 use std::io;
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError};
 use thiserror::Error;
 
 pub use apply::{DataPlane, InterfaceChange};
@@ -98,17 +101,14 @@ pub enum DataPlaneError {
         program: u32,
     },
     /// The kernel refused to attach.
-    #[error(
-        "the program cannot be attached to interface `{interface}` in {mode} mode: {source}; try \
-         `--mode generic`, or a smaller MTU"
-    )]
+    #[error("the program cannot be attached to interface `{interface}` in {mode} mode: {reason}")]
     Attach {
         /// The interface.
         interface: String,
         /// native or generic.
         mode: &'static str,
-        /// What the kernel said.
-        source: Box<ProgramError>,
+        /// What is in the way, and what to do.
+        reason: String,
     },
     /// The kernel refused the program.
     #[error("the kernel refuses the program `{program}`: {reason}")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{HashMap, MapData, MapError},
 };
 use conduitfw_common::table::{
     Conduit, FUNCTIONS, Interface, InterfaceKey, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
@@ -14,8 +14,10 @@ use conduitfw_common::table::{
 
 use super::{
     DataPlaneError,
-    maps::{Maps, NetworkRow, Plain},
+    maps::{Maps, NetworkRow, Plain, Table},
 };
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::policy::CompiledTables;
 
 /// Writes every row of a slot that no frame reads.
@@ -62,61 +64,33 @@ pub(super) fn write_slot(
             .insert(Plain(key), Plain(*row), 0)
             .map_err(write("pairs"))?;
     }
-    write_run(
-        &mut maps.services,
-        slot,
-        MAX_SERVICES,
-        tables.services.iter().copied(),
-    )
-    .map_err(write("services"))?;
+    write_run(&mut maps.services, slot, MAX_SERVICES, &tables.services)
+        .map_err(write("services"))?;
     let mut conduits = vec![Conduit::default(); MAX_CONDUITS as usize];
     for (id, conduit) in &tables.conduits {
         if let Some(row) = conduits.get_mut(usize::from(*id)) {
             *row = *conduit;
         }
     }
-    write_run(&mut maps.conduits, slot, MAX_CONDUITS, conduits.into_iter())
-        .map_err(write("conduits"))?;
-    write_run(
-        &mut maps.rule_sets,
-        slot,
-        MAX_RULE_SETS,
-        tables.rule_sets.iter().copied(),
-    )
-    .map_err(write("rule sets"))?;
+    write_run(&mut maps.conduits, slot, MAX_CONDUITS, &conduits).map_err(write("conduits"))?;
+    write_run(&mut maps.rule_sets, slot, MAX_RULE_SETS, &tables.rule_sets)
+        .map_err(write("rule sets"))?;
     write_run(
         &mut maps.operations,
         slot,
         MAX_OPERATION_ROWS * FUNCTIONS,
-        tables.operations.iter().flatten().copied(),
+        tables.operations.as_flattened(),
     )
     .map_err(write("operations"))?;
-    write_run(
-        &mut maps.intervals,
-        slot,
-        MAX_INTERVALS,
-        tables.intervals.iter().copied(),
-    )
-    .map_err(write("intervals"))?;
-    write_run(
-        &mut maps.pages,
-        slot,
-        MAX_PAGES,
-        tables.pages.iter().copied(),
-    )
-    .map_err(write("pages"))?;
-    write_run(
-        &mut maps.limits,
-        slot,
-        MAX_LIMITS,
-        tables.limits.iter().copied(),
-    )
-    .map_err(write("limits"))?;
+    write_run(&mut maps.intervals, slot, MAX_INTERVALS, &tables.intervals)
+        .map_err(write("intervals"))?;
+    write_run(&mut maps.pages, slot, MAX_PAGES, &tables.pages).map_err(write("pages"))?;
+    write_run(&mut maps.limits, slot, MAX_LIMITS, &tables.limits).map_err(write("limits"))?;
     write_run(
         &mut maps.value_ranges,
         slot,
         MAX_VALUE_RANGES,
-        tables.value_ranges.iter().copied(),
+        &tables.value_ranges,
     )
     .map_err(write("value ranges"))?;
     maps.generations
@@ -128,20 +102,15 @@ fn slot_of_pair(slot: u32) -> u16 {
     u16::from(slot != 0)
 }
 
-fn write_run<V>(
-    table: &mut Array<MapData, Plain<V>>,
+/// Rows beyond those of a slot are not written: what does not fit was refused before.
+fn write_run<V: FromBytes + IntoBytes + Immutable + Copy + 'static>(
+    table: &mut Table<V>,
     slot: u32,
     rows_of_a_slot: u32,
-    rows: impl Iterator<Item = V>,
-) -> Result<(), MapError>
-where
-    Plain<V>: Pod,
-{
-    let first = slot * rows_of_a_slot;
-    for (index, row) in (first..first + rows_of_a_slot).zip(rows) {
-        table.set(index, Plain(row), 0)?;
-    }
-    Ok(())
+    rows: &[V],
+) -> Result<(), MapError> {
+    let fitting = rows.get(..rows_of_a_slot as usize).unwrap_or(rows);
+    table.set_run(slot * rows_of_a_slot, fitting)
 }
 
 /// Removes the rows of the policy before the last one.

@@ -3,9 +3,11 @@
 mod clock;
 mod record;
 mod sink;
+mod taken;
 mod words;
 
 pub use clock::WallClock;
 pub use record::{Event, EventKind, LostEvents, ModbusFields, Names, PolicyInForce};
-pub use sink::{EventSink, Published};
+pub use sink::{EventSink, Following, NameSource};
+pub use taken::{Published, Taken};
 pub use words::{in_words, lost_in_words, policy_in_words};

@@ -17,23 +17,16 @@ use zerocopy::IntoBytes as _;
 
 use crate::policy::{Number, NumberType};
 
-/// Looks up what the policy that decided calls things.
-pub trait Names {
+/// What the policy that decided calls things.
+pub trait Names: Send + Sync {
     /// Name of the asset with an address.
-    fn asset(&self, generation: u32, address: IpAddr) -> Option<String>;
+    fn asset(&self, address: IpAddr) -> Option<&str>;
     /// Name of the zone of an address.
-    fn zone(&self, generation: u32, address: IpAddr) -> Option<String>;
+    fn zone(&self, address: IpAddr) -> Option<&str>;
     /// Name of a conduit.
-    fn conduit(&self, id: u16) -> Option<String>;
-    /// Name of an interface.
-    fn interface(&self, ifindex: u32) -> Option<String>;
+    fn conduit(&self, id: u16) -> Option<&str>;
     /// How the rules of a conduit read what an operation writes to a register.
-    fn number_type(
-        &self,
-        generation: u32,
-        conduit: u16,
-        write: &EventOperation,
-    ) -> Option<NumberType>;
+    fn number_type(&self, conduit: u16, write: &EventOperation) -> Option<NumberType>;
 }
 
 /// What happened to the frame.
@@ -167,12 +160,17 @@ pub struct PolicyInForce {
 impl Event {
     /// Gives a record its names.
     #[must_use]
-    pub fn from_record(record: &EventRecord, time: Timestamp, names: &dyn Names) -> Self {
+    pub fn from_record(
+        record: &EventRecord,
+        time: Timestamp,
+        interface: Option<&str>,
+        names: &dyn Names,
+    ) -> Self {
         let reason = Reason::from_number(record.reason);
         let source = ip_address(record.source);
         let destination = ip_address(record.destination);
-        let zone = |address: Option<IpAddr>| names.zone(record.generation, address?);
-        let asset = |address: Option<IpAddr>| names.asset(record.generation, address?);
+        let zone = |address: Option<IpAddr>| names.zone(address?).map(str::to_owned);
+        let asset = |address: Option<IpAddr>| names.asset(address?).map(str::to_owned);
         let has_ports = matches!(record.transport, 6 | 17);
         let is_icmp = matches!(record.transport, 1 | 58);
         let [icmp_type, icmp_code] = record.source_port.to_be_bytes();
@@ -214,7 +212,7 @@ impl Event {
             },
             modbus: (record.protocol == protocol::MODBUS)
                 .then(|| ModbusFields::from_record(record, names)),
-            interface: names.interface(record.ifindex),
+            interface: interface.map(str::to_owned),
             ifindex: record.ifindex,
             vlans: vlan_ids(record.vlans),
             ether_type: format!("0x{:04x}", record.ether_type),
@@ -246,7 +244,7 @@ impl ModbusFields {
             quantity: has(field::QUANTITY).then_some(operation.quantity),
             value: has(field::VALUE).then_some(operation.value),
             number: has(field::VALUE)
-                .then(|| names.number_type(record.generation, record.conduit, operation))
+                .then(|| names.number_type(record.conduit, operation))
                 .flatten()
                 .and_then(|kind| json_number(kind.number(operation.value))),
         }
@@ -269,7 +267,8 @@ fn conduit_name(id: u16, names: &dyn Names) -> Option<String> {
     if id == 0 {
         return None;
     }
-    Some(names.conduit(id).unwrap_or_else(|| format!("conduit-{id}")))
+    let name = names.conduit(id).map(str::to_owned);
+    Some(name.unwrap_or_else(|| format!("conduit-{id}")))
 }
 
 /// The kernel counts ICMPv6 as ICMP; the Ethernet type tells them apart.
@@ -329,34 +328,30 @@ pub(super) mod tests {
     pub(crate) struct Plant;
 
     impl Names for Plant {
-        fn asset(&self, _: u32, address: IpAddr) -> Option<String> {
+        fn asset(&self, address: IpAddr) -> Option<&str> {
             match address.to_string().as_str() {
-                "10.10.0.5" => Some("hmi-1".to_owned()),
-                "10.20.0.10" => Some("plc-dosing".to_owned()),
+                "10.10.0.5" => Some("hmi-1"),
+                "10.20.0.10" => Some("plc-dosing"),
                 _ => None,
             }
         }
 
-        fn zone(&self, _: u32, address: IpAddr) -> Option<String> {
+        fn zone(&self, address: IpAddr) -> Option<&str> {
             let IpAddr::V4(address) = address else {
                 return None;
             };
             match address.octets() {
-                [10, 10, ..] => Some("operations".to_owned()),
-                [10, 20, ..] => Some("control".to_owned()),
+                [10, 10, ..] => Some("operations"),
+                [10, 20, ..] => Some("control"),
                 _ => None,
             }
         }
 
-        fn conduit(&self, id: u16) -> Option<String> {
-            (id == 3).then(|| "hmi-dosing".to_owned())
+        fn conduit(&self, id: u16) -> Option<&str> {
+            (id == 3).then_some("hmi-dosing")
         }
 
-        fn interface(&self, ifindex: u32) -> Option<String> {
-            (ifindex == 2).then(|| "eth0".to_owned())
-        }
-
-        fn number_type(&self, _: u32, conduit: u16, write: &EventOperation) -> Option<NumberType> {
+        fn number_type(&self, conduit: u16, write: &EventOperation) -> Option<NumberType> {
             match (conduit, write.address) {
                 (3, 10) => Some(NumberType::U16),
                 (3, 11) => Some(NumberType::I16),
@@ -373,6 +368,10 @@ pub(super) mod tests {
             conduitfw_common::table::IPV4_MAPPED,
             u32::from_ne_bytes([a, b, c, d]),
         ]
+    }
+
+    pub(crate) fn event(record: &EventRecord) -> Event {
+        Event::from_record(record, Timestamp::UNIX_EPOCH, Some("eth0"), &Plant)
     }
 
     pub(crate) fn denied_write() -> EventRecord {
@@ -414,7 +413,7 @@ pub(super) mod tests {
 
     #[test]
     fn numbers_become_names() {
-        let event = Event::from_record(&denied_write(), Timestamp::UNIX_EPOCH, &Plant);
+        let event = event(&denied_write());
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!(json["time"], "1970-01-01T00:00:00Z");
         assert_eq!(json["event"], "deny");
@@ -440,7 +439,7 @@ pub(super) mod tests {
         record.transport = 132;
         record.captured = 1000;
         record.source = Address::default();
-        let event = Event::from_record(&record, Timestamp::UNIX_EPOCH, &Plant);
+        let event = event(&record);
         assert_eq!(event.reason, "reason-63");
         assert_eq!(event.verdict, "verdict-9");
         assert_eq!(event.conduit.as_deref(), Some("conduit-99"));
@@ -471,7 +470,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_documentation_has_every_field() {
-        let event = Event::from_record(&denied_write(), Timestamp::UNIX_EPOCH, &Plant);
+        let event = event(&denied_write());
         let json = serde_json::to_value(&event).unwrap();
         let modbus = json["modbus"].as_object().unwrap();
         for field in json.as_object().unwrap().keys().chain(modbus.keys()) {
@@ -488,7 +487,7 @@ pub(super) mod tests {
             bytes in proptest::collection::vec(proptest::num::u8::ANY, size_of::<EventRecord>())
         ) {
             let record = EventRecord::read_from_bytes(&bytes).unwrap();
-            let event = Event::from_record(&record, Timestamp::UNIX_EPOCH, &Plant);
+            let event = event(&record);
             let words = crate::events::in_words(&event, &jiff::tz::TimeZone::UTC);
             assert!(!words.contains('\n'));
             assert!(!serde_json::to_string(&event).unwrap().contains('\n'));

@@ -6,33 +6,33 @@ use std::{
 };
 
 use conduitfw_common::{Reason, event::EventRecord};
-use jiff::{Timestamp, tz::TimeZone};
-use serde::Serialize;
+use jiff::tz::TimeZone;
 use tokio::sync::broadcast;
 use zerocopy::FromBytes as _;
 
-use super::{
-    Event, LostEvents, Names, PolicyInForce, WallClock, in_words, lost_in_words, policy_in_words,
-};
+use super::{Names, PolicyInForce, Taken, WallClock};
 
 /// Events remembered for `conduitfw events`.
 const REMEMBERED: usize = 1000;
 /// Events that a follower may be behind before it misses some.
 const FOLLOWER_BACKLOG: usize = 1024;
 
-/// An event as it leaves the controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// One JSON object, without a line end.
-    pub json: String,
-    /// The same in words.
-    pub words: String,
+/// Where the names of events come from.
+pub trait NameSource {
+    /// What the policy of a generation calls things.
+    fn at(&self, generation: u32) -> Arc<dyn Names>;
+    /// Name of an interface, as long as there is one.
+    fn interface(&mut self, ifindex: u32) -> Option<Arc<str>>;
 }
 
-/// Takes records, hands out lines.
+/// The last events, oldest first, those to come, and the time zone to tell them in.
+pub type Following = (Vec<Arc<Taken>>, broadcast::Receiver<Arc<Taken>>, TimeZone);
+
+/// Takes records and keeps the last of them. They are put into words by those who read them: a
+/// flood costs no more than its records.
 pub struct EventSink {
-    recent: VecDeque<Arc<Published>>,
-    followers: broadcast::Sender<Arc<Published>>,
+    recent: VecDeque<Arc<Taken>>,
+    followers: broadcast::Sender<Arc<Taken>>,
     next_sequence: BTreeMap<u32, u64>,
     zone: TimeZone,
     delivered: u64,
@@ -62,7 +62,7 @@ impl EventSink {
     }
 
     /// Takes the bytes of one record.
-    pub fn take(&mut self, bytes: &[u8], clock: WallClock, names: &dyn Names) {
+    pub fn take(&mut self, bytes: &[u8], clock: WallClock, names: &mut impl NameSource) {
         let Ok((record, _)) = EventRecord::read_from_prefix(bytes) else {
             tracing::warn!(
                 length = bytes.len(),
@@ -70,20 +70,31 @@ impl EventSink {
             );
             return;
         };
-        self.note_gap(record.cpu, record.sequence);
+        self.note_gap(record.cpu, record.sequence, clock);
         self.delivered += 1;
         if record.reason == Reason::FlowAdopted.number() {
             self.adopted += 1;
         }
-        let event = Event::from_record(&record, clock.time_of(record.time_ns), names);
-        let words = in_words(&event, &self.zone);
-        self.publish(&event, words);
+        self.publish(Taken::Frame {
+            interface: names.interface(record.ifindex),
+            names: names.at(record.generation),
+            record,
+            clock,
+        });
     }
 
     /// Tells everybody that a policy came into force.
-    pub fn policy_in_force(&mut self, policy: &PolicyInForce) {
-        let words = policy_in_words(policy, &self.zone);
-        self.publish(policy, words);
+    pub fn policy_in_force(&mut self, policy: PolicyInForce) {
+        self.publish(Taken::Policy(policy));
+    }
+
+    /// Puts remembered events of a policy into words, so that nothing else of it need be kept.
+    pub fn forget_names(&mut self, generation: u32) {
+        for taken in &mut self.recent {
+            if taken.generation() == Some(generation) {
+                *taken = Arc::new(Taken::Told(taken.tell(&self.zone)));
+            }
+        }
     }
 
     /// Events that arrived here, and events that are known not to have.
@@ -98,47 +109,34 @@ impl EventSink {
         self.adopted
     }
 
-    /// The last events, oldest first, and those to come.
+    /// The last events, and those to come.
     #[must_use]
-    pub fn follow(&self) -> (Vec<Arc<Published>>, broadcast::Receiver<Arc<Published>>) {
+    pub fn follow(&self) -> Following {
         (
             self.recent.iter().cloned().collect(),
             self.followers.subscribe(),
+            self.zone.clone(),
         )
     }
 
     /// Each processor counts its events by itself; a number that is skipped was lost.
-    fn note_gap(&mut self, cpu: u32, sequence: u64) {
+    fn note_gap(&mut self, cpu: u32, sequence: u64, clock: WallClock) {
         let expected = self.next_sequence.insert(cpu, sequence.wrapping_add(1));
         let count = expected.map_or(0, |expected| sequence.saturating_sub(expected));
         if count > 0 {
             self.lost += count;
-            let lost = LostEvents {
-                time: Timestamp::now(),
-                event: "lost",
-                cpu,
-                count,
-            };
-            let words = lost_in_words(&lost, &self.zone);
-            self.publish(&lost, words);
+            self.publish(Taken::Lost { cpu, count, clock });
         }
     }
 
-    fn publish(&mut self, event: &impl Serialize, words: String) {
-        let json = match serde_json::to_string(event) {
-            Ok(json) => json,
-            Err(error) => {
-                tracing::error!("an event cannot be written as JSON: {error}");
-                return;
-            }
-        };
-        let published = Arc::new(Published { json, words });
+    fn publish(&mut self, taken: Taken) {
+        let taken = Arc::new(taken);
         if self.recent.len() >= REMEMBERED {
             self.recent.pop_front();
         }
-        self.recent.push_back(Arc::clone(&published));
+        self.recent.push_back(Arc::clone(&taken));
         // Nobody listening is no error.
-        let _ = self.followers.send(published);
+        let _ = self.followers.send(taken);
     }
 }
 
@@ -151,13 +149,28 @@ mod tests {
         *,
     };
 
+    impl NameSource for Plant {
+        fn at(&self, _: u32) -> Arc<dyn Names> {
+            Arc::new(Plant)
+        }
+
+        fn interface(&mut self, _: u32) -> Option<Arc<str>> {
+            Some("eth0".into())
+        }
+    }
+
     fn take(sink: &mut EventSink, cpu: u32, sequence: u64) {
         let record = EventRecord {
             cpu,
             sequence,
             ..denied_write()
         };
-        sink.take(record.as_bytes(), WallClock::read(), &Plant);
+        sink.take(record.as_bytes(), WallClock::read(), &mut Plant);
+    }
+
+    fn recent(sink: &EventSink) -> Vec<String> {
+        let (recent, _, zone) = sink.follow();
+        recent.iter().map(|taken| taken.tell(&zone).json).collect()
     }
 
     #[test]
@@ -169,12 +182,7 @@ mod tests {
         assert_eq!(sink.delivered_and_lost(), (3, 0));
         take(&mut sink, 0, 10);
         assert_eq!(sink.delivered_and_lost(), (4, 3));
-        let (recent, _) = sink.follow();
-        assert!(
-            recent[3]
-                .json
-                .contains("\"event\":\"lost\",\"cpu\":0,\"count\":3")
-        );
+        assert!(recent(&sink)[3].contains("\"event\":\"lost\",\"cpu\":0,\"count\":3"));
     }
 
     #[test]
@@ -183,15 +191,32 @@ mod tests {
         for sequence in 0..3000 {
             take(&mut sink, 0, sequence);
         }
-        let (recent, _) = sink.follow();
-        assert_eq!(recent.len(), REMEMBERED);
-        assert!(recent[999].json.contains("\"sequence\":2999"));
+        assert_eq!(recent(&sink).len(), REMEMBERED);
+        assert!(recent(&sink)[999].contains("\"sequence\":2999"));
     }
 
     #[test]
     fn a_short_record_is_survived() {
         let mut sink = EventSink::new(TimeZone::UTC);
-        sink.take(&[0; 10], WallClock::read(), &Plant);
+        sink.take(&[0; 10], WallClock::read(), &mut Plant);
         assert_eq!(sink.delivered_and_lost(), (0, 0));
+    }
+
+    #[test]
+    fn an_event_is_told_alike_before_and_after_its_policy_is_forgotten() {
+        let mut sink = EventSink::new(TimeZone::UTC);
+        take(&mut sink, 0, 7);
+        take(&mut sink, 0, 9);
+        let before = recent(&sink);
+        assert!(
+            before[0].contains("\"source_asset\":\"hmi-1\""),
+            "{}",
+            before[0]
+        );
+        sink.forget_names(denied_write().generation);
+        assert_eq!(recent(&sink), before);
+        let (kept, ..) = sink.follow();
+        let told = kept.iter().filter(|t| matches!(***t, Taken::Told(_)));
+        assert_eq!(told.count(), 2);
     }
 }

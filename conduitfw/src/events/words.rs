@@ -183,7 +183,8 @@ mod tests {
 
     fn words(record: &EventRecord) -> String {
         let time: Timestamp = "2026-11-21T12:03:11.5Z".parse().unwrap();
-        in_words(&Event::from_record(record, time, &Plant), &TimeZone::UTC)
+        let event = Event::from_record(record, time, Some("eth0"), &Plant);
+        in_words(&event, &TimeZone::UTC)
     }
 
     #[test]

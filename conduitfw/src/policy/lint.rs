@@ -7,15 +7,13 @@ use super::diagnostic::Diagnostics;
 use super::model::{Mode, PartyId, Policy};
 
 /// Remarks on a policy without errors.
-pub(super) fn remark(policy: &Policy, diagnostics: &mut Diagnostics) {
-    specific_conduits(policy, diagnostics);
+pub(super) fn remark(policy: &Policy, pairs: &Pairs, diagnostics: &mut Diagnostics) {
+    specific_conduits(policy, pairs, diagnostics);
     unused(policy, diagnostics);
     modes(policy, diagnostics);
 }
 
-fn specific_conduits(policy: &Policy, diagnostics: &mut Diagnostics) {
-    // What the pairs have to report was reported when the policy was compiled.
-    let pairs = Pairs::new(policy, diagnostics);
+fn specific_conduits(policy: &Policy, pairs: &Pairs, diagnostics: &mut Diagnostics) {
     for (specific, broader, (from, to), port) in pairs.specific(policy) {
         let (Some(specific), Some(broader)) =
             (policy.conduits.get(specific), policy.conduits.get(broader))

@@ -32,7 +32,8 @@ pub use document::keys;
 pub use model::{
     Asset, AssetId, Bridge, ByteSet, Conduit, Forwarding, Limits, ModbusRule, ModbusTable, Mode,
     NewFlows, Number, NumberRange, NumberType, OnDeny, OperandRange, Operands, PartyId, Policy,
-    PortRange, Rate, Site, TableRanges, Timeouts, Vlans, WordOrder, Written, Zone, ZoneId,
+    PolicyNames, PortRange, Rate, Site, TableRanges, Timeouts, Vlans, WordOrder, Written, Zone,
+    ZoneId,
 };
 
 use diagnostic::Diagnostics;
@@ -48,8 +49,72 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is allowed and may still surprise.
     pub notes: Vec<Diagnostic>,
-    /// The text that it was read from.
-    pub text: String,
+}
+
+/// A policy that was laid out.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The policy.
+    pub loaded: Loaded,
+    /// Its tables.
+    pub tables: CompiledTables,
+    /// The numbers of its names, and of those known before.
+    pub ids: Ids,
+}
+
+/// A policy that was read and resolved. What is wrong with it is told once it is laid out, when all
+/// of it is known.
+#[derive(Debug)]
+pub struct Draft {
+    policy: Policy,
+    diagnostics: Diagnostics,
+}
+
+impl Draft {
+    /// The policy, which may have errors yet.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Lays it out for no machine in particular.
+    ///
+    /// # Errors
+    /// Every problem of the policy.
+    pub fn check(mut self) -> Result<Loaded, Refusal> {
+        let pairs = compile::check(&self.policy, &mut self.diagnostics);
+        self.finish(&pairs)
+    }
+
+    /// Lays it out, with numbers beyond those that are `known`.
+    ///
+    /// # Errors
+    /// Every problem of the policy, and what the surroundings contradict.
+    pub fn compile(
+        mut self,
+        known: &Ids,
+        surroundings: &Surroundings,
+    ) -> Result<Compiled, Refusal> {
+        let mut ids = known.clone();
+        let (tables, pairs) =
+            compile::build(&self.policy, &mut ids, surroundings, &mut self.diagnostics);
+        Ok(Compiled {
+            loaded: self.finish(&pairs)?,
+            tables,
+            ids,
+        })
+    }
+
+    fn finish(mut self, pairs: &compile::Pairs) -> Result<Loaded, Refusal> {
+        if self.diagnostics.has_errors() {
+            return Err(self.diagnostics.into_refusal());
+        }
+        lint::remark(&self.policy, pairs, &mut self.diagnostics);
+        Ok(Loaded {
+            policy: self.policy,
+            notes: self.diagnostics.into_notes(),
+        })
+    }
 }
 
 /// Reads a policy from a file.
@@ -58,6 +123,14 @@ pub struct Loaded {
 /// Every problem of the policy; or one without a line when the file cannot be read
 /// ([`Refusal::is_unreadable`]).
 pub fn load(path: &Path) -> Result<Loaded, Refusal> {
+    load_text(&path.display().to_string(), &read_text(path)?)
+}
+
+/// Reads the text of a policy from a file, and looks no further.
+///
+/// # Errors
+/// The file cannot be read ([`Refusal::is_unreadable`]), is too large, or is no text.
+pub fn read_text(path: &Path) -> Result<String, Refusal> {
     let file_name = path.display().to_string();
     let unreadable =
         |what: String| Refusal::without_place(&file_name, Refusal::UNREADABLE, what, "");
@@ -68,7 +141,8 @@ pub fn load(path: &Path) -> Result<Loaded, Refusal> {
         .read_to_end(&mut bytes)
         .map_err(|error| unreadable(format!("cannot read it: {error}")))?;
     match String::from_utf8(bytes) {
-        Ok(text) => load_text(&file_name, &text),
+        Ok(text) if text.len() > MAX_POLICY_BYTES => Err(too_large(&file_name)),
+        Ok(text) => Ok(text),
         // Cut within a character by the limit: the size is the problem, not the encoding.
         Err(error) if error.as_bytes().len() > MAX_POLICY_BYTES => Err(too_large(&file_name)),
         Err(error) => {
@@ -90,6 +164,14 @@ pub fn load(path: &Path) -> Result<Loaded, Refusal> {
 /// # Errors
 /// Every problem of the policy.
 pub fn load_text(file_name: &str, text: &str) -> Result<Loaded, Refusal> {
+    draft(file_name, text)?.check()
+}
+
+/// Reads and resolves a policy, to be laid out.
+///
+/// # Errors
+/// The text is not TOML, or too large.
+pub fn draft(file_name: &str, text: &str) -> Result<Draft, Refusal> {
     if text.len() > MAX_POLICY_BYTES {
         return Err(too_large(file_name));
     }
@@ -97,20 +179,13 @@ pub fn load_text(file_name: &str, text: &str) -> Result<Loaded, Refusal> {
     let mut diagnostics = Diagnostics::new(Arc::clone(&source));
     let document = document::read(&source, &mut diagnostics);
     // Names and relations of a half-read document are still checked: all problems at once.
-    let policy = document.map(|document| resolve::resolve(document, &source, &mut diagnostics));
-    let Some(policy) = policy else {
-        return Err(diagnostics.into_refusal());
-    };
-    compile::check(&policy, &mut diagnostics);
-    if diagnostics.has_errors() {
-        return Err(diagnostics.into_refusal());
+    match document {
+        Some(document) => Ok(Draft {
+            policy: resolve::resolve(document, &source, &mut diagnostics),
+            diagnostics,
+        }),
+        None => Err(diagnostics.into_refusal()),
     }
-    lint::remark(&policy, &mut diagnostics);
-    Ok(Loaded {
-        policy,
-        notes: diagnostics.into_notes(),
-        text: text.to_owned(),
-    })
 }
 
 fn too_large(file_name: &str) -> Refusal {

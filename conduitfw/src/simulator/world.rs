@@ -5,11 +5,10 @@ use conduitfw_common::{
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     flow::store,
-    forward,
-    inspect,
+    forward, inspect,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, reply, request, written},
-    packet::Packet,
+    modbus::{self, coils, files, last, outstanding, plain, reply, request, written},
+    packet::{self, Packet},
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
     table::{
@@ -136,6 +135,10 @@ impl Platform for Simulator {
         *count = count.saturating_add(1);
     }
 
+    fn is_followed(&self) -> bool {
+        true
+    }
+
     fn judged(&mut self, reason: u8) {
         let operation = self.workspace.operation.told();
         self.operations
@@ -172,6 +175,23 @@ impl Platform for Simulator {
         self.table(table).entries.get(place as usize)
     }
 
+    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry> {
+        let entry = self.flow(FlowTable::Flows, place)?;
+        if entry.lock != 0 {
+            return None;
+        }
+        entry.lock = 1;
+        Some(entry)
+    }
+
+    fn let_go(entry: &mut FlowEntry) {
+        entry.lock = 0;
+    }
+
+    fn read_as_far_as_it_goes(&mut self, packet: &mut Packet) {
+        packet::read_as_far_as_it_goes(self, self.frame_bytes(), packet);
+    }
+
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool {
         replace(self.flow(table, place).map(|entry| &mut entry.lock), &0, 1)
     }
@@ -198,6 +218,19 @@ impl Platform for Simulator {
             &old,
             new,
         )
+    }
+
+    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32) {
+        let Some(stream) = self.stream(stream) else {
+            return;
+        };
+        let bytes = head.to_be_bytes().into_iter().chain(operands.to_be_bytes());
+        for (offset, byte) in (0..).zip(bytes) {
+            let place = place_in_history(sequence.wrapping_add(offset));
+            if let Some(kept) = stream.history.get_mut(place) {
+                *kept = byte;
+            }
+        }
     }
 
     fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
@@ -277,6 +310,10 @@ impl Platform for Simulator {
 
     fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
         reply::go_on(self, at, bytes, had).to_bits()
+    }
+
+    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32 {
+        plain::judge(self, at, sequence, bytes)
     }
 
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ConduitStatus, EventCounts, ForwardingStatus, Frames, Status};
+use super::{ConduitStatus, EventCounts, ForwardingStatus, Frames, MemoryStatus, Status};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,6 +33,9 @@ impl fmt::Display for Status {
         }
         for interface in &self.interfaces {
             writeln!(f, "interface     {} {}", interface.name, interface.mode)?;
+            if let Some(warning) = &interface.warning {
+                writeln!(f, "              {warning}")?;
+            }
         }
         let Frames {
             seen,
@@ -53,6 +56,7 @@ impl fmt::Display for Status {
         write_forwarding(f, &self.forwarding)?;
         let EventCounts { delivered, lost } = self.events;
         writeln!(f, "events        {delivered} delivered, {lost} lost")?;
+        write_memory(f, &self.memory)?;
         let adopted = self.controller.as_ref().map_or(0, |c| c.flows_adopted);
         if adopted > 0 {
             writeln!(
@@ -95,6 +99,24 @@ fn write_forwarding(f: &mut fmt::Formatter<'_>, forwarding: &ForwardingStatus) -
         )?;
     }
     Ok(())
+}
+
+fn write_memory(f: &mut fmt::Formatter<'_>, memory: &MemoryStatus) -> fmt::Result {
+    write!(
+        f,
+        "memory        {} MiB in tables",
+        in_mebibytes(memory.all_maps)
+    )?;
+    if let Some(resident) = memory.controller {
+        write!(f, ", {} MiB in the controller", in_mebibytes(resident))?;
+    }
+    writeln!(f)
+}
+
+/// With one digit behind the point, rounded up.
+fn in_mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10).div_ceil(1 << 20);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 fn write_conduit(f: &mut fmt::Formatter<'_>, conduit: &ConduitStatus) -> fmt::Result {

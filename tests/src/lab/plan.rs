@@ -20,6 +20,8 @@ pub struct ZonePlan {
     pub networks: Vec<IpNet>,
     /// The host's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Behind a port of a bridge: the networks of every zone on that bridge, which are one link.
+    pub link: Vec<IpNet>,
 }
 
 /// The zones of a lab.
@@ -27,13 +29,22 @@ pub struct ZonePlan {
 pub struct Plan {
     /// In the order of their names.
     pub zones: Vec<ZonePlan>,
+    /// The ports of each bridge.
+    pub bridges: Vec<Vec<String>>,
 }
 
 #[derive(Deserialize)]
 struct Document {
+    #[serde(default)]
+    bridges: Vec<Bridge>,
     zones: BTreeMap<String, Zone>,
     #[serde(default)]
     assets: BTreeMap<String, Asset>,
+}
+
+#[derive(Deserialize)]
+struct Bridge {
+    ports: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,9 +71,22 @@ impl Plan {
     /// When the text is no policy, or a zone has neither network nor interface.
     pub fn from_policy(text: &str) -> Result<Self> {
         let document: Document = toml::from_str(text).context("this is no policy")?;
+        let bridges: Vec<_> = document.bridges.into_iter().map(|b| b.ports).collect();
+        let bridge_of = |zone: &Zone| {
+            let ports = |ports: &&Vec<String>| zone.interfaces.iter().any(|i| ports.contains(i));
+            bridges.iter().position(|bridge| ports(&bridge))
+        };
+        let mut links: BTreeMap<usize, Vec<IpNet>> = BTreeMap::new();
+        for zone in document.zones.values() {
+            if let Some(bridge) = bridge_of(zone) {
+                links.entry(bridge).or_default().extend(&zone.networks);
+            }
+        }
         let mut zones = Vec::new();
         for (name, zone) in document.zones {
+            let link = bridge_of(&zone).and_then(|bridge| links.get(&bridge));
             let mut plan = ZonePlan {
+                link: link.cloned().unwrap_or_default(),
                 interfaces: zone.interfaces,
                 vlans: zone
                     .vlans
@@ -86,11 +110,16 @@ impl Plan {
                 plan.addresses.extend(&asset.addresses);
             }
             for network in plan.networks.clone() {
-                plan.addresses.push(nth(network, 66)?);
+                // A network of one host behind a bridge has no room for another.
+                match nth(network, 66) {
+                    Ok(address) => plan.addresses.push(address),
+                    Err(error) if plan.link.is_empty() => return Err(error),
+                    Err(_) => {}
+                }
             }
             zones.push(plan);
         }
-        Ok(Self { zones })
+        Ok(Self { zones, bridges })
     }
 }
 
@@ -107,11 +136,15 @@ fn vlan_ids(value: &toml::Value) -> Result<Vec<u16>> {
 }
 
 impl ZonePlan {
-    /// The gateway's addresses in this zone, with the length of the network's prefix.
+    /// The gateway's addresses in this zone, with the length of the network's prefix; none on a
+    /// bridge.
     ///
     /// # Errors
     /// When a network is too small.
     pub fn gateway_addresses(&self) -> Result<Vec<IpNet>> {
+        if !self.link.is_empty() {
+            return Ok(Vec::new());
+        }
         let address = |network: &IpNet| Ok(IpNet::new(nth(*network, 1)?, network.prefix_len())?);
         self.networks.iter().map(address).collect()
     }
@@ -123,9 +156,13 @@ impl ZonePlan {
     /// When an address lies in none of the zone's networks.
     pub fn host_addresses(&self) -> Result<Vec<IpNet>> {
         let address = |address: &IpAddr| {
-            let network = self
-                .networks
-                .iter()
+            // On a bridge the widest is the link's.
+            let mut networks: Vec<&IpNet> = self.networks.iter().chain(&self.link).collect();
+            if !self.link.is_empty() {
+                networks.sort_by_key(|network| network.prefix_len());
+            }
+            let network = networks
+                .into_iter()
                 .find(|network| network.contains(address));
             let network = network.with_context(|| {
                 format!("{address} lies in none of the networks of {}", self.name)

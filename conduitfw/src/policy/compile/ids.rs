@@ -1,6 +1,6 @@
 //! Numbers that stay with names across reloads, so that counters go on.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use conduitfw_common::table::{MAX_CONDUITS, MAX_RULES};
 
@@ -57,12 +57,32 @@ pub struct Ids {
     rules: Numbers,
 }
 
+/// Names are shared between the copies of this.
 #[derive(Clone, Debug, Default)]
 struct Numbers {
-    by_name: HashMap<String, u16>,
-    by_number: HashMap<u16, String>,
+    by_name: HashMap<Arc<str>, u16>,
+    /// Name `n` is at `n`; none is at 0.
+    by_number: Vec<Option<Arc<str>>>,
     /// Every number up to this one is taken.
     taken: u16,
+}
+
+impl Numbers {
+    fn name(&self, number: u16) -> Option<&Arc<str>> {
+        self.by_number.get(usize::from(number))?.as_ref()
+    }
+
+    fn give(&mut self, number: u16, name: &str) {
+        let name: Arc<str> = name.into();
+        let at = usize::from(number);
+        if self.by_number.len() <= at {
+            self.by_number.resize(at + 1, None);
+        }
+        if let Some(place) = self.by_number.get_mut(at) {
+            *place = Some(Arc::clone(&name));
+        }
+        self.by_name.insert(name, number);
+    }
 }
 
 impl Ids {
@@ -85,10 +105,7 @@ impl Ids {
     /// The name that a number was given to.
     #[must_use]
     pub fn name(&self, kind: NameKind, number: u16) -> Option<&str> {
-        self.numbers(kind)
-            .by_number
-            .get(&number)
-            .map(String::as_str)
+        self.numbers(kind).name(number).map(AsRef::as_ref)
     }
 
     /// The number that a name has, if it has one.
@@ -102,8 +119,8 @@ impl Ids {
         [NameKind::Conduit, NameKind::Rule]
             .into_iter()
             .flat_map(|kind| {
-                let names = self.numbers(kind).by_number.iter();
-                names.map(move |(number, name)| (kind, *number, name.as_str()))
+                let names = (0..).zip(&self.numbers(kind).by_number);
+                names.filter_map(move |(number, name)| Some((kind, number, name.as_deref()?)))
             })
     }
 
@@ -111,14 +128,10 @@ impl Ids {
     pub fn insert(&mut self, kind: NameKind, number: u16, name: &str) -> bool {
         let in_range = (1..=kind.limit()).contains(&number);
         let numbers = self.numbers_mut(kind);
-        if !in_range
-            || numbers.by_number.contains_key(&number)
-            || numbers.by_name.contains_key(name)
-        {
+        if !in_range || numbers.name(number).is_some() || numbers.by_name.contains_key(name) {
             return false;
         }
-        numbers.by_number.insert(number, name.to_owned());
-        numbers.by_name.insert(name.to_owned(), number);
+        numbers.give(number, name);
         true
     }
 
@@ -129,14 +142,13 @@ impl Ids {
             return Ok(*number);
         }
         let free = (numbers.taken.saturating_add(1)..=limit)
-            .find(|number| !numbers.by_number.contains_key(number))
+            .find(|number| numbers.name(*number).is_none())
             .ok_or(TooManyNames {
                 what: kind.what(),
                 limit: usize::from(limit),
             })?;
         numbers.taken = free;
-        numbers.by_number.insert(free, name.to_owned());
-        numbers.by_name.insert(name.to_owned(), free);
+        numbers.give(free, name);
         Ok(free)
     }
 

@@ -84,7 +84,7 @@ pub fn compile(
 ) -> Result<CompiledTables, Refusal> {
     let mut diagnostics = Diagnostics::new(Arc::clone(&policy.source));
     let mut new_ids = ids.clone();
-    let tables = build(policy, &mut new_ids, surroundings, &mut diagnostics);
+    let (tables, _) = build(policy, &mut new_ids, surroundings, &mut diagnostics);
     if diagnostics.has_errors() {
         return Err(diagnostics.into_refusal());
     }
@@ -93,28 +93,28 @@ pub fn compile(
 }
 
 /// Reports what would keep the policy from being compiled anywhere.
-pub(super) fn check(policy: &Policy, diagnostics: &mut Diagnostics) {
+pub(super) fn check(policy: &Policy, diagnostics: &mut Diagnostics) -> Pairs {
     // The fastest kernel clock there is leaves the least room for times.
     let surroundings = Surroundings {
         ticks_per_second: 1000,
         ..Surroundings::default()
     };
-    build(policy, &mut Ids::default(), &surroundings, diagnostics);
+    build(policy, &mut Ids::default(), &surroundings, diagnostics).1
 }
 
-fn build(
+pub(super) fn build(
     policy: &Policy,
     ids: &mut Ids,
     surroundings: &Surroundings,
     diagnostics: &mut Diagnostics,
-) -> CompiledTables {
-    let pairs = Pairs::new(policy, diagnostics);
-    pairs.check(policy, diagnostics);
+) -> (CompiledTables, Pairs) {
+    let joined = Pairs::new(policy, diagnostics);
+    joined.check(policy, diagnostics);
     let mut modbus = ModbusTables::new(surroundings.ticks_per_second);
     let mut conduits = Vec::new();
     let mut numbers = Vec::new();
     let mut rule_sets = Vec::new();
-    for (conduit, groups) in policy.conduits.iter().zip(&pairs.groups) {
+    for (conduit, groups) in policy.conduits.iter().zip(&joined.groups) {
         let number = number(ids.conduit(&conduit.name), conduit.span, diagnostics);
         numbers.push(number);
         conduits.push((
@@ -140,8 +140,8 @@ fn build(
         }
         rule_sets.push(sets);
     }
-    let (pairs, services) = services(&pairs, &numbers, &rule_sets, policy, diagnostics);
-    CompiledTables {
+    let (pairs, services) = services(&joined, &numbers, &rule_sets, policy, diagnostics);
+    let tables = CompiledTables {
         generation: generation(policy, surroundings),
         interfaces: interfaces(policy, diagnostics),
         bridges: policy.bridges.iter().map(bridge).collect(),
@@ -155,7 +155,8 @@ fn build(
         pages: modbus.pages.rows,
         limits: modbus.limits.limits,
         value_ranges: modbus.limits.values,
-    }
+    };
+    (tables, joined)
 }
 
 /// The number that was found, or 0 after a report.

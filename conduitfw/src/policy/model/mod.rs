@@ -1,6 +1,7 @@
 //! A policy whose names, addresses and numbers were checked.
 
 mod modbus;
+mod names;
 mod policy;
 mod written;
 
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 
 use super::source::Span;
 pub use modbus::{ModbusRule, ModbusTable, OperandRange, Rate, TableRanges};
+pub use names::PolicyNames;
 pub(super) use policy::AddressIndex;
 pub use policy::Policy;
 pub use written::{Number, NumberRange, NumberType, WordOrder, Written};
@@ -43,7 +45,7 @@ impl PartyId {
 }
 
 /// `[site]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Site {
     /// What the site is called.
     pub name: String,
@@ -52,7 +54,7 @@ pub struct Site {
 }
 
 /// What becomes of what is not allowed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// It is denied.
     #[default]
@@ -62,7 +64,7 @@ pub enum Mode {
 }
 
 /// Who forwards the frames that pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Forwarding {
     /// The kernel.
     #[default]
@@ -72,7 +74,7 @@ pub enum Forwarding {
 }
 
 /// `[[bridges]]`: two interfaces that frames cross between as they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bridge {
     /// Its name.
     pub name: String,
@@ -85,7 +87,7 @@ pub struct Bridge {
 }
 
 /// `[settings.timeouts]`: how long a flow without frames is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// An established TCP flow.
     pub tcp_established: Duration,
@@ -115,7 +117,7 @@ impl Default for Timeouts {
 }
 
 /// `[settings.limits]`: how much is tracked. Fixed when the program is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Flows that are tracked.
     pub flows: u32,
@@ -200,7 +202,7 @@ pub struct Asset {
 }
 
 /// What happens to a denied segment of a TCP flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnDeny {
     /// It becomes a reset.
     #[default]
@@ -212,7 +214,7 @@ pub enum OnDeny {
 }
 
 /// How many flows a conduit may open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NewFlows {
     /// As many as there is room for.
     Unlimited,
@@ -288,7 +290,7 @@ impl ByteSet {
 }
 
 /// The operands that a function is allowed with: sub-functions of function 8, MEI types of 43.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operands {
     /// Any.
     All,

@@ -104,7 +104,7 @@ impl fmt::Display for OperandRange {
 }
 
 /// What a rule allows of one table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableRanges {
     /// The table.
     pub table: ModbusTable,
