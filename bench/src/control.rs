@@ -2,11 +2,13 @@
 //! start to the first frame judged.
 
 use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use aya::maps::MapData;
 use conduitfw::policy::Ids;
 use conduitfw_tests::lab::{Conduitfw, Lab};
 use conduitfw_tests::load::retransmissions;
@@ -137,6 +139,10 @@ fn switches(
     let again = retransmissions(host)? - sent_again;
     figures.add(control::LOST, "frames", vec![again as f64]);
     drop(server);
+    conduitfw.reload(&policy(10))?;
+    let process = conduitfw.process().context("the controller is gone")?;
+    let name = "controller at rest, 10 rules, resident";
+    figures.add(name, "MiB", vec![resident(process)?]);
     conduitfw.reload(&policy(10_000))?;
     at_rest(figures, &conduitfw)
 }
@@ -148,13 +154,39 @@ fn at_rest(figures: &mut Figures<'_>, conduitfw: &Conduitfw) -> Result<()> {
     let time = 5;
     thread::sleep(Duration::from_secs(time));
     let share = (ticks(process)? - before) / time as f64;
+    figures.add(control::RESIDENT, "MiB", vec![resident(process)?]);
+    figures.add(
+        "maps, usual sizes",
+        "MiB",
+        vec![maps(&conduitfw.files().pins())?],
+    );
+    figures.add(control::AT_REST, "%", vec![share]);
+    Ok(())
+}
+
+/// MiB of memory that a process has.
+fn resident(process: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
     let kilobytes: f64 = kilobytes.context("no resident size")?.parse()?;
-    figures.add(control::RESIDENT, "MiB", vec![kilobytes / 1024.0]);
-    figures.add(control::AT_REST, "%", vec![share]);
-    Ok(())
+    Ok(kilobytes / 1024.0)
+}
+
+/// MiB of the maps that stand pinned in a directory.
+fn maps(directory: &Path) -> Result<f64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        // Programs and links are pinned there as well.
+        let Ok(map) = MapData::from_pin(entry?.path()) else {
+            continue;
+        };
+        let number = map.fd().as_fd().as_raw_fd();
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        bytes += line.context("no size")?.trim().parse::<u64>()?;
+    }
+    Ok(bytes as f64 / f64::from(1 << 20))
 }
 
 /// Hundredths of a second that a process has run; of one second, so many per cent.

@@ -101,6 +101,23 @@ pub(crate) fn quick(report: &Report) -> String {
     text
 }
 
+/// What frames cost above an empty program, where a nanosecond is an instruction.
+pub(crate) fn instructions(report: &Report) -> String {
+    let above = |row: &FrameRow| row.lowest - row.empty;
+    let floor = report.frames.iter().find(|row| row.name == FLOOR);
+    let floor = floor.map_or(f64::NAN, above);
+    let row = |row: &FrameRow| {
+        let count = above(row);
+        vec![
+            row.name.clone(),
+            format!("{count:.0}"),
+            format!("{:.2}", count / floor),
+        ]
+    };
+    let rows: Vec<_> = report.frames.iter().map(row).collect();
+    table(&["frame", "instructions", "x floor"], &rows)
+}
+
 /// The figures of one build.
 struct Sheet {
     /// By case and template.
@@ -158,6 +175,7 @@ impl Sheet {
                     ratio_to_floor: 0.0,
                     min: place.rounds.first().map_or(0.0, |round| round + empty),
                     max: place.rounds.last().map_or(0.0, |round| round + empty),
+                    empty: lowest_empty,
                     lowest: place.lowest_with - place.lowest_without + lowest_empty,
                 });
             }

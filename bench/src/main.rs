@@ -26,6 +26,7 @@ mod site;
 mod talk;
 mod targets;
 mod time;
+mod tuning;
 mod worst;
 
 use std::fs;
@@ -81,6 +82,9 @@ struct Arguments {
     /// Hold those frames against the ones of another build of the kernel program, turn about.
     #[arg(long, value_name = "OBJECT", requires = "case")]
     against: Option<PathBuf>,
+    /// Count instructions instead of nanoseconds, in a virtual machine where they are the same.
+    #[arg(long, requires = "case")]
+    instructions: bool,
     /// Give the frames of one case until interrupted, for a profiler to watch.
     #[arg(long, value_name = "CASE")]
     spin: Option<String>,
@@ -101,6 +105,8 @@ enum Part {
     Control,
     /// The slowest frame.
     Worst,
+    /// Settings of the gateway; only when it is named.
+    Tuning,
 }
 
 fn main() -> ExitCode {
@@ -147,6 +153,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Time) {
         time::measure(&mut report, &floors, registers).context("time")?;
+    }
+    if arguments.only.contains(&Part::Tuning) {
+        tuning::measure(&mut report, &floors, registers).context("tuning")?;
     }
     if wanted(Part::Rates) {
         rates::measure(&mut report, &floors, registers).context("packet rate")?;
@@ -222,12 +231,18 @@ fn quick(arguments: &Arguments, objects: (&Path, &Path), mut report: Report) -> 
     let wanted = &arguments.case;
     // What one round costs in time is little: more of them find a quiet moment.
     report.rounds = arguments.rounds.max(25);
-    let text = match &arguments.against {
-        Some(before) => frames::against(&mut report, objects, before, wanted)?,
-        None => {
-            frames::measure(&mut report, objects, wanted)?;
-            frames::quick(&report)
-        }
+    if arguments.instructions {
+        // They are the same every time.
+        report.rounds = 2;
+        frames::measure(&mut report, objects, wanted)?;
+        println!("{}", frames::instructions(&report));
+        return Ok(());
+    }
+    let text = if let Some(before) = &arguments.against {
+        frames::against(&mut report, objects, before, wanted)?
+    } else {
+        frames::measure(&mut report, objects, wanted)?;
+        frames::quick(&report)
     };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

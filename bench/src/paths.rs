@@ -12,9 +12,10 @@ use crate::site::{CLIENT, SERVER, Site, existing};
 use crate::targets::{gateway, load};
 
 /// The gateways, bare forwarding first.
-const GATEWAYS: [&str; 6] = [
+const GATEWAYS: [&str; 7] = [
     gateway::BARE,
     gateway::PASSING,
+    gateway::REDIRECTING,
     gateway::CONNTRACK,
     gateway::FUNCTION_CODE,
     gateway::CONDUITFW,

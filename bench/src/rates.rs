@@ -48,11 +48,12 @@ struct Ends {
 }
 
 /// The gateways.
-const GATEWAYS: [&str; 8] = [
+const GATEWAYS: [&str; 9] = [
     gateway::PLAIN_DROP,
     gateway::DROPS,
     gateway::BARE,
     gateway::PASSING,
+    gateway::REDIRECTING,
     gateway::CONNTRACK,
     gateway::FUNCTION_CODE,
     gateway::CONDUITFW,

@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) paths: Vec<PathRow>,
     /// The same at the pace of a plant.
     pub(crate) time: Vec<TimeRow>,
+    /// Settings of the gateway.
+    pub(crate) tuning: Vec<TuningRow>,
     /// Frames a second through a gateway.
     pub(crate) rates: Vec<RateRow>,
     /// The controller.
@@ -54,6 +56,9 @@ pub(crate) struct FrameRow {
     /// The lowest block of all, which other work on the machine disturbed least.
     #[serde(default)]
     pub(crate) lowest: f64,
+    /// What of it the empty loop is.
+    #[serde(default)]
+    pub(crate) empty: f64,
 }
 
 /// Transactions of real clients.
@@ -108,6 +113,25 @@ pub(crate) struct TimeRow {
     pub(crate) added: f64,
     /// The same at the 99th in a hundred.
     pub(crate) added_p99: f64,
+}
+
+/// A setting of the gateway.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TuningRow {
+    /// How the clients asked.
+    pub(crate) load: String,
+    /// What was set.
+    pub(crate) setting: String,
+    /// What the gateway did.
+    pub(crate) gateway: String,
+    /// Median of the slices.
+    pub(crate) transactions_a_second: f64,
+    /// Microseconds of a transaction.
+    pub(crate) p50: f64,
+    /// The same, of 99 in a hundred.
+    pub(crate) p99: f64,
+    /// Of 999 in a thousand.
+    pub(crate) p99_9: f64,
 }
 
 /// Frames a second.
@@ -207,6 +231,7 @@ impl Report {
         section(&mut text, "Frames", &self.frame_table());
         section(&mut text, "Paths", &self.path_table());
         section(&mut text, "Time", &self.time_table());
+        section(&mut text, "Settings", &self.tuning_table());
         section(&mut text, "Packet rate", &self.rate_table());
         section(&mut text, "Control", &self.control_table());
         section(&mut text, "The slowest frame", &self.worst_table());
@@ -311,6 +336,31 @@ impl Report {
             "p99.9 us",
             "max us",
             "deviation",
+        ];
+        table(&heads, &rows)
+    }
+
+    fn tuning_table(&self) -> String {
+        let row = |row: &TuningRow| {
+            vec![
+                row.load.clone(),
+                row.setting.clone(),
+                row.gateway.clone(),
+                format!("{:.0}", row.transactions_a_second),
+                format!("{:.1}", row.p50),
+                format!("{:.1}", row.p99),
+                format!("{:.1}", row.p99_9),
+            ]
+        };
+        let rows: Vec<_> = self.tuning.iter().map(row).collect();
+        let heads = [
+            "load",
+            "setting",
+            "gateway",
+            "transactions/s",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
         ];
         table(&heads, &rows)
     }
@@ -495,6 +545,7 @@ mod tests {
                 min: 9.0,
                 max: 11.0,
                 lowest: 9.0,
+                empty: 5.0,
             }],
             ..Report::default()
         };

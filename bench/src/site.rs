@@ -85,6 +85,7 @@ impl Site {
         }
         let yardstick = match name {
             gateway::PASSING => Some(attach(&lab, floors, "nothing", &["eth0", "eth1"])?),
+            gateway::REDIRECTING => Some(attach(&lab, floors, "forward", &["eth0", "eth1"])?),
             gateway::PLAIN_DROP => Some(attach(&lab, floors, "drop", &["eth0"])?),
             _ => None,
         };

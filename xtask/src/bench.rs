@@ -1,10 +1,17 @@
 //! The bench: builds all that is measured, optimised, and hands over to the program that measures.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{ebpf, shell};
+use crate::{
+    ebpf,
+    kernels::{self, guest::executable},
+    shell,
+};
 
 /// What the bench is to do; `--help` after `--` tells.
 #[derive(clap::Args)]
@@ -19,6 +26,11 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// Whether instructions are counted, and no time is taken.
+    fn counts_instructions(&self) -> bool {
+        self.options.iter().any(|option| option == "--instructions")
+    }
+
     /// Whether single frames alone are measured. Then the kernel does the work, and it does not
     /// matter how well this side is optimised.
     fn is_quick(&self) -> bool {
@@ -35,6 +47,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ebpf::run()?;
     let floors = ebpf::floors()?;
     let objects = floors.parent().context("an object lies nowhere")?;
+    if arguments.counts_instructions() {
+        return instructions(arguments, objects);
+    }
     let program = build(arguments.is_quick())?;
     let commit = shell::capture(shell::command("git").args(["describe", "--always", "--dirty"]))
         .unwrap_or_default();
@@ -68,4 +83,56 @@ fn build(is_quick: bool) -> Result<PathBuf> {
         )
     })?;
     Ok(shell::target("release/conduitfw-bench"))
+}
+
+/// Frames whose instructions are counted, unless cases are named: those whose tables are small.
+const COUNTED: [&str; 15] = [
+    "only returns",
+    "parsed",
+    "bare LRU",
+    "ACK of",
+    "FC3, r",
+    "FC16",
+    "ADUs",
+    "split",
+    "plain",
+    "denied",
+    "exception",
+    "handshake",
+    "no conduit",
+    "no flow",
+    "spoofed",
+];
+
+/// Runs the bench in a machine that counts instructions, and keeps the table beside the bench.
+fn instructions(arguments: &Arguments, objects: &Path) -> Result<()> {
+    let program = shell::step("static bench; one to two minutes the first time", || {
+        let mut command = shell::cargo();
+        executable(
+            command.args(["build", "--package", "conduitfw-bench"]),
+            "conduitfw-bench",
+        )
+    })?;
+    let mut words = vec!["--objects".to_owned(), objects.display().to_string()];
+    words.extend(arguments.options.iter().cloned());
+    if !arguments.is_quick() {
+        for case in COUNTED {
+            words.extend(["--case".to_owned(), case.to_owned()]);
+        }
+    }
+    let files = vec![objects.join("conduitfw-ebpf"), objects.join("floors")];
+    let console = kernels::count_instructions(&program, &words, files)?;
+    let lines: Vec<&str> = console
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .collect();
+    if lines.is_empty() {
+        bail!("nothing was counted: {}", shell::last_lines(&console, 20));
+    }
+    let table = lines.join("\n") + "\n";
+    print!("{table}");
+    if !arguments.is_quick() {
+        fs::write(shell::root().join("bench/instructions.txt"), table)?;
+    }
+    Ok(())
 }

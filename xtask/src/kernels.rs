@@ -1,11 +1,11 @@
 //! Other kernels: boots each in a virtual machine, where its own verifier judges the program.
 
 mod console;
-mod guest;
+pub(crate) mod guest;
 mod image;
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{ebpf, shell, summary::Counts};
-use console::Account;
+use console::{Account, Clock};
 use image::Image;
 
 /// The series that the project promises to run on, oldest first.
@@ -110,7 +110,9 @@ fn boot_all(machines: &[(&str, Machine)]) -> Result<Vec<Account>> {
             .iter()
             .map(|(_, Machine { image, initramfs })| {
                 let log = image.directory.join("console.log");
-                scope.spawn(move || console::boot(&image.kernel, initramfs, &log, PATIENCE))
+                scope.spawn(move || {
+                    console::boot(&image.kernel, initramfs, &log, PATIENCE, Clock::Time)
+                })
             })
             .collect();
         boots
@@ -121,6 +123,30 @@ fn boot_all(machines: &[(&str, Machine)]) -> Result<Vec<Account>> {
             })
             .collect()
     })
+}
+
+/// Runs a static program in the newest promised kernel, where a nanosecond is an instruction; what
+/// the console showed.
+pub(crate) fn count_instructions(
+    program: &Path,
+    words: &[String],
+    files: Vec<PathBuf>,
+) -> Result<String> {
+    let series = SERIES[SERIES.len() - 1];
+    let job = guest::Job::build(Some(program), words)?.with_files(files);
+    let Machine { image, initramfs } = prepare(series, &job)?;
+    let log = image.directory.join("instructions.log");
+    let what = "a machine that counts instructions; some minutes";
+    let account = shell::step(what, || {
+        console::boot(
+            &image.kernel,
+            &initramfs,
+            &log,
+            PATIENCE,
+            Clock::Instructions,
+        )
+    })?;
+    Ok(fs::read_to_string(account.log)?)
 }
 
 fn report(series: &str, account: &Account) {
@@ -138,7 +164,7 @@ fn report(series: &str, account: &Account) {
 }
 
 /// The static counterpart of what cargo builds for this machine.
-fn static_flags(command: &mut std::process::Command) -> &mut std::process::Command {
+pub(crate) fn static_flags(command: &mut std::process::Command) -> &mut std::process::Command {
     command
         .env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",

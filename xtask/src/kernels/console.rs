@@ -72,14 +72,24 @@ fn is_remarkable(line: &str) -> bool {
         || (line.starts_with("test ") && line.ends_with("FAILED"))
 }
 
+/// What a nanosecond is in a virtual machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// A nanosecond.
+    Time,
+    /// An instruction: time passes by nothing else, and the same program takes the same time.
+    Instructions,
+}
+
 /// Boots, waits for the end and reads the console.
 pub(crate) fn boot(
     kernel: &Path,
     initramfs: &Path,
     log: &Path,
     patience: Duration,
+    clock: Clock,
 ) -> Result<Account> {
-    let mut machine = machine(kernel, initramfs)
+    let mut machine = machine(kernel, initramfs, clock)
         .spawn()
         .context("cannot start qemu")?;
     let (sender, lines) = channel();
@@ -125,7 +135,7 @@ fn stop(machine: &mut Child) {
     _ = machine.wait();
 }
 
-fn machine(kernel: &Path, initramfs: &Path) -> Command {
+fn machine(kernel: &Path, initramfs: &Path, clock: Clock) -> Command {
     let mut command = Command::new("setpriv");
     // A machine that nobody waits for any more must not go on.
     command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
@@ -143,7 +153,13 @@ fn machine(kernel: &Path, initramfs: &Path) -> Command {
         "stdio",
     ]);
     // Software emulation: it works inside of virtual machines too, where KVM may hang.
-    command.args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2"]);
+    command.args(["-accel", "tcg", "-cpu", "max"]);
+    match clock {
+        Clock::Time => command.args(["-m", "1024", "-smp", "2"]),
+        Clock::Instructions => {
+            command.args(["-m", "3072", "-smp", "1", "-icount", "shift=0,sleep=off"])
+        }
+    };
     command.args([
         "-append",
         "console=ttyS0 quiet loglevel=4 panic=-1 rdinit=/init",

@@ -23,6 +23,7 @@ pub(crate) struct Job {
     init: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
+    files: Vec<PathBuf>,
 }
 
 impl Job {
@@ -41,6 +42,7 @@ impl Job {
                     init,
                     program,
                     arguments: arguments.to_vec(),
+                    files: Vec::new(),
                 });
             }
             let mut command = shell::cargo();
@@ -59,8 +61,15 @@ impl Job {
                 init,
                 program,
                 arguments: words,
+                files: Vec::new(),
             })
         })
+    }
+
+    /// More files, where the program finds them on this machine.
+    pub(crate) fn with_files(mut self, files: Vec<PathBuf>) -> Self {
+        self.files = files;
+        self
     }
 
     /// Packs the initial file system for a kernel.
@@ -98,8 +107,8 @@ impl Job {
         }
         // The tests find the program and the policies where they find them on this machine.
         copy_in_place(&ebpf::object(), tree)?;
-        for policy in policies()? {
-            copy_in_place(&policy, tree)?;
+        for file in policies()?.iter().chain(&self.files) {
+            copy_in_place(file, tree)?;
         }
         Ok(())
     }
@@ -120,7 +129,7 @@ fn policies() -> Result<Vec<PathBuf>> {
 }
 
 /// Builds and returns the executable that cargo says it made.
-fn executable(command: &mut Command, name: &str) -> Result<PathBuf> {
+pub(crate) fn executable(command: &mut Command, name: &str) -> Result<PathBuf> {
     let command = static_flags(command).args(["--message-format", "json-render-diagnostics"]);
     let output = command
         .stdin(Stdio::null())
