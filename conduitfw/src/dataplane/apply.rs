@@ -17,7 +17,7 @@ use super::{
     mtu::LARGEST_MTU,
     offload::keep_vlan_tags,
     ports::{self, PortPlan, Ports},
-    refusals,
+    refusals, rtnetlink,
     slot::{verify_slot, write_slot},
 };
 use crate::{instance::Instance, policy::CompiledTables};
@@ -385,14 +385,11 @@ impl DataPlane {
     /// Notices interfaces whose frames do not fit one buffer; each is told once.
     fn follow_mtus(&mut self, changes: &mut Vec<InterfaceChange>) {
         for (name, warned) in &mut self.native {
-            let Some(ifindex) = self.guarded.get(name).copied() else {
+            let ifindex = self.guarded.get(name).copied();
+            let mtu = ifindex.and_then(|ifindex| rtnetlink::mtu(ifindex).ok()?);
+            let Some(mtu) = mtu else {
                 continue;
             };
-            let port = self.ports.find(ifindex);
-            let Some(port) = port.filter(|port| port.device == ifindex) else {
-                continue;
-            };
-            let mtu = port.mtu;
             let found = (mtu > LARGEST_MTU).then_some(mtu);
             if *warned == found {
                 continue;

@@ -176,7 +176,7 @@ fn tags(link: &Link, by_index: &BTreeMap<u32, &Link>) -> Option<(u32, u32, u32)>
 }
 
 impl Ports {
-    pub(super) fn find(&self, device: u32) -> Option<&Port> {
+    fn find(&self, device: u32) -> Option<&Port> {
         self.rows.get(&(device % MAX_PORTS))
     }
 

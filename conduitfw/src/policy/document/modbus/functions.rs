@@ -41,6 +41,9 @@ impl Functions {
 
     /// Takes out what came with a group. Returns what was named, which is a mistake.
     pub(super) fn leave_out(&mut self, functions: ByteSet) -> ByteSet {
+        if functions.is_empty() {
+            return functions;
+        }
         let (named, of_groups): (ByteSet, ByteSet) = functions
             .iter()
             .partition(|code| self.named.contains(*code));
