@@ -181,7 +181,7 @@ impl DataPlane {
         let attached = self.attach_all(&indexes)?;
         let port_plan = PortPlan::of(tables);
         let flipped = self.write_ports(slot, &port_plan, &indexes).and_then(|()| {
-            let flip = self.maps.active.set(0, slot, 0);
+            let flip = self.maps.active.set(0, tables.generation.active(slot), 0);
             flip.map_err(|source| DataPlaneError::Write {
                 what: "the active slot",
                 source,
