@@ -149,10 +149,10 @@ macro_rules! held {
 }
 
 #[inline(always)]
-pub(crate) fn active_slot() -> u32 {
+pub(crate) fn active() -> u32 {
     match ACTIVE.get_ptr(0) {
         // SAFETY: as for `seen!`; volatile, so that the frame reads it once.
-        Some(pointer) => unsafe { core::ptr::read_volatile(pointer) & 1 },
+        Some(pointer) => unsafe { core::ptr::read_volatile(pointer) },
         None => 0,
     }
 }
