@@ -2,13 +2,11 @@
 //! start to the first frame judged.
 
 use std::fs;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::MapData;
 use conduitfw::policy::Ids;
 use conduitfw_tests::lab::{Conduitfw, Lab};
 use conduitfw_tests::load::retransmissions;
@@ -155,11 +153,7 @@ fn at_rest(figures: &mut Figures<'_>, conduitfw: &Conduitfw) -> Result<()> {
     thread::sleep(Duration::from_secs(time));
     let share = (ran(process)? - before) / (time as f64 * 1000.0) * 100.0;
     figures.add(control::RESIDENT, "MiB", vec![resident(process)?]);
-    figures.add(
-        "maps, usual sizes",
-        "MiB",
-        vec![maps(&conduitfw.files().pins())?],
-    );
+    figures.add("maps, usual sizes", "MiB", vec![maps(conduitfw)?]);
     figures.add(control::AT_REST, "%", vec![share]);
     Ok(())
 }
@@ -173,20 +167,11 @@ fn resident(process: u32) -> Result<f64> {
     Ok(kilobytes / 1024.0)
 }
 
-/// MiB of the maps that stand pinned in a directory.
-fn maps(directory: &Path) -> Result<f64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(directory)? {
-        // Programs and links are pinned there as well.
-        let Ok(map) = MapData::from_pin(entry?.path()) else {
-            continue;
-        };
-        let number = map.fd().as_fd().as_raw_fd();
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-        bytes += line.context("no size")?.trim().parse::<u64>()?;
-    }
-    Ok(bytes as f64 / f64::from(1 << 20))
+/// MiB of the maps.
+fn maps(conduitfw: &Conduitfw) -> Result<f64> {
+    let status = conduitfw.json("status", &[])?;
+    let bytes = find(&status, "all_maps").and_then(Value::as_f64);
+    Ok(bytes.context("no size")? / f64::from(1 << 20))
 }
 
 /// Milliseconds that a process of one thread has run. The times of `proc_pid_stat(5)` would not do: they
