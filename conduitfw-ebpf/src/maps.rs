@@ -9,7 +9,7 @@ use conduitfw_common::{
     event::Trace,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
-    forward::{FORWARDING_ROWS, HANDED_ROW, MAX_PORTS, MAX_TAGGED, Port, port_flag},
+    forward::{self, FORWARDING_ROWS, HANDED_ROW, Home, MAX_PORTS, MAX_TAGGED, Port, port_flag},
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
@@ -98,6 +98,8 @@ static PORTS: Array<Port> = Array::with_max_entries(SLOTS * MAX_PORTS, 0);
 static TAGGED: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(MAX_TAGGED, 0);
 #[map]
 static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_ROWS, 0);
+#[map]
+static HOMES: PerCpuArray<Home> = PerCpuArray::with_max_entries(forward::HOMES, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// What one frame leaves behind for the stages after it.
@@ -409,6 +411,12 @@ pub(crate) fn tagged(key: &InterfaceKey) -> u32 {
         Some(pointer) => unsafe { *pointer },
         None => 0,
     }
+}
+
+/// What is remembered of where an address is at home.
+#[inline(always)]
+pub(crate) fn home(address: &Address) -> Option<&'static mut Home> {
+    held!(HOMES, Home::row(address))
 }
 
 #[inline(always)]
