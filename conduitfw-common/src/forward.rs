@@ -190,7 +190,8 @@ impl Kept {
 
 /// `FORWARDING`: frames that were handed to a port which did not take them.
 pub const REFUSED_ROW: u32 = 15;
-/// `FORWARDING`: the interface that the last frame of this processor was handed to.
+/// `FORWARDING`: the interface that the last frame of this processor was handed to, in the upper half,
+/// and when.
 pub const HANDED_ROW: u32 = 14;
 
 /// What a route is asked for.

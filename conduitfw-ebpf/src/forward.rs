@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::{bpf_fib_lookup, bpf_redirect, bpf_xdp_adjust_head},
+    helpers::{bpf_fib_lookup, bpf_jiffies64, bpf_redirect, bpf_xdp_adjust_head},
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
@@ -27,9 +27,10 @@ use crate::{frame::Frame, kernel::Kernel, maps, verifier::masked};
 #[raw_tracepoint]
 pub fn refused(context: RawTracePointContext) -> i32 {
     let (error, port) = (context.arg::<i32>(3), context.arg::<u32>(6));
-    // Other programs hand frames over as well, also in other network namespaces.
+    // Other programs hand frames over as well, also in other network namespaces, where interfaces have
+    // the same numbers: ours was the last one on this processor, and just now.
     match maps::handed() {
-        Some(handed) if *handed == u64::from(port) => maps::count_forwarding(REFUSED_ROW),
+        Some(handed) if *handed == handed_now(port) => maps::count_forwarding(REFUSED_ROW),
         _ => return 0,
     }
     if error == NOT_SUPPORTED || error == NO_SUCH_DEVICE {
@@ -38,6 +39,14 @@ pub fn refused(context: RawTracePointContext) -> i32 {
         }
     }
     0
+}
+
+/// A port, and the tick in which a frame is handed to it.
+#[inline(always)]
+fn handed_now(port: u32) -> u64 {
+    // SAFETY: the helper has no arguments and no conditions.
+    let now_ticks = unsafe { bpf_jiffies64() };
+    u64::from(port) << 32 | now_ticks & 0xffff_ffff
 }
 
 // Numbers of asm-generic/errno.h, negative.
@@ -57,14 +66,7 @@ pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
         slot: slot & 1,
     };
     match forward::forward(&mut way, packet) {
-        Ok(port) => {
-            maps::count_forwarding(0);
-            if let Some(handed) = maps::handed() {
-                *handed = u64::from(port);
-            }
-            // SAFETY: the helper checks its arguments; it names the interface and no flags.
-            (unsafe { bpf_redirect(port, 0) }) as u32
-        }
+        Ok(port) => hand_over(port),
         Err(kept) => {
             maps::count_forwarding(kept.row());
             if matches!(kept, Kept::Lost) {
@@ -87,6 +89,19 @@ pub(crate) extern "C" fn finish_checksum(context: *mut xdp_md, at: u32, bytes: u
         }
         None => 1,
     }
+}
+
+/// Hands the frame to a port when the program ends; a stage of its own, for with it `forward` would
+/// keep a register that was never set: "R1 !read_ok" (Linux 6.18).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hand_over(port: u32) -> u32 {
+    maps::count_forwarding(0);
+    if let Some(handed) = maps::handed() {
+        *handed = handed_now(port);
+    }
+    // SAFETY: the helper checks its arguments; it names the interface and no flags.
+    (unsafe { bpf_redirect(port, 0) }) as u32
 }
 
 #[unsafe(no_mangle)]
