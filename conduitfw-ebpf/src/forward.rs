@@ -92,7 +92,7 @@ pub(crate) extern "C" fn finish_checksum(context: *mut xdp_md, at: u32, bytes: u
 }
 
 /// Hands the frame to a port when the program ends; a stage of its own, for with it `forward` would
-/// keep a register that was never set: "R1 !read_ok" (Linux 6.18).
+/// keep a register that was never set: "R1 `!read_ok`" (Linux 6.18).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hand_over(port: u32) -> u32 {
