@@ -368,7 +368,7 @@ fn leave<W: Ways>(
 const fn tags_bytes(vlans: u32) -> u32 {
     if vlans == 0 {
         0
-    } else if vlans & 0xffff == 0 {
+    } else if vlans.trailing_zeros() >= 16 {
         TAG_BYTES
     } else {
         2 * TAG_BYTES

@@ -1,19 +1,15 @@
-//! forward: the way out of a frame without the kernel's forwarding: the tables of ports, the routing
-//! table's helper, and the frame handed over.
+//! forward: the way out of a frame without the kernel's forwarding: the routing table's helper, and the
+//! frame handed over.
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::{bpf_fib_lookup, bpf_redirect, bpf_xdp_adjust_head},
-    macros::{map, raw_tracepoint},
-    maps::{Array, HashMap, PerCpuArray},
+    macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 use conduitfw_common::{
     bytes::{ByteSource, Truncated},
-    forward::{
-        self, FORWARDING_ROWS, HANDED_ROW, Kept, MAX_PORTS, MAX_TAGGED, NextHop, Port, Query,
-        REFUSED_ROW, Ways, port_flag,
-    },
+    forward::{self, Kept, NextHop, Port, Query, REFUSED_ROW, Ways},
     judgement::Judgement,
     packet::Packet,
     reset::FrameEditor,
@@ -23,27 +19,6 @@ use conduitfw_common::{
 
 use crate::{frame::Frame, kernel::Kernel, maps, verifier::masked};
 
-#[map]
-static PORTS: Array<Port> = Array::with_max_entries(SLOTS * MAX_PORTS, 0);
-#[map]
-static TAGGED: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(MAX_TAGGED, 0);
-#[map]
-static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_ROWS, 0);
-
-/// The row of a device, if it is the device's.
-#[inline(always)]
-pub(crate) fn port(slot: u32, device: u32) -> Option<Port> {
-    let row = slot * MAX_PORTS + (device & (MAX_PORTS - 1));
-    let pointer = PORTS.get_ptr(row)?;
-    // SAFETY: a lookup gives a valid pointer or none; array values live as long as the program.
-    let port = unsafe { &*pointer };
-    if device != 0 && port.device == device {
-        Some(*port)
-    } else {
-        None
-    }
-}
-
 /// Runs when the kernel could not hand a frame to its port: counts it, and takes no more frames there
 /// when the driver takes none, so that the kernel forwards them from now on. Nobody else is needed for
 /// that. The arguments are those of `xdp_redirect_err`: the error fourth, the interface seventh.
@@ -51,14 +26,13 @@ pub(crate) fn port(slot: u32, device: u32) -> Option<Port> {
 pub fn refused(context: RawTracePointContext) -> i32 {
     let (error, port) = (context.arg::<i32>(3), context.arg::<u32>(6));
     // Other programs hand frames over as well, also in other network namespaces.
-    match FORWARDING.get_ptr(HANDED_ROW) {
-        // SAFETY: a lookup gives a valid pointer or none; the value is this processor's.
-        Some(handed) if unsafe { *handed } == u64::from(port) => count(REFUSED_ROW),
+    match maps::handed() {
+        Some(handed) if *handed == u64::from(port) => maps::count_forwarding(REFUSED_ROW),
         _ => return 0,
     }
     if error == NOT_SUPPORTED || error == NO_SUCH_DEVICE {
         for slot in 0..SLOTS {
-            stop_taking(slot, port);
+            maps::stop_taking(slot, port);
         }
     }
     0
@@ -67,27 +41,6 @@ pub fn refused(context: RawTracePointContext) -> i32 {
 // Numbers of asm-generic/errno.h, negative.
 const NOT_SUPPORTED: i32 = -95;
 const NO_SUCH_DEVICE: i32 = -6;
-
-#[inline(always)]
-fn stop_taking(slot: u32, device: u32) {
-    let row = slot * MAX_PORTS + (device & (MAX_PORTS - 1));
-    if let Some(pointer) = PORTS.get_ptr_mut(row) {
-        // SAFETY: a lookup gives a valid pointer or none; a flag is cleared, whoever else does so.
-        let port = unsafe { &mut *pointer };
-        if port.device == device {
-            port.flags &= !port_flag::TAKES;
-        }
-    }
-}
-
-#[inline(always)]
-fn count(row: u32) {
-    if let Some(pointer) = FORWARDING.get_ptr_mut(row) {
-        // SAFETY: as above; the value is this processor's.
-        let frames = unsafe { &mut *pointer };
-        *frames += 1;
-    }
-}
 
 /// Lets a frame that passes leave by the way that its route names, or leaves it to the kernel.
 #[unsafe(no_mangle)]
@@ -103,16 +56,15 @@ pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
     };
     match forward::forward(&mut way, packet) {
         Ok(port) => {
-            count(0);
-            if let Some(handed) = FORWARDING.get_ptr_mut(HANDED_ROW) {
-                // SAFETY: as for `count`.
-                unsafe { *handed = u64::from(port) };
+            maps::count_forwarding(0);
+            if let Some(handed) = maps::handed() {
+                *handed = u64::from(port);
             }
             // SAFETY: the helper checks its arguments; it names the interface and no flags.
             (unsafe { bpf_redirect(port, 0) }) as u32
         }
         Err(kept) => {
-            count(kept.row());
+            maps::count_forwarding(kept.row());
             if matches!(kept, Kept::Lost) {
                 xdp_action::XDP_DROP
             } else {
@@ -222,7 +174,7 @@ impl Ways for Way {
 
     #[inline(always)]
     fn port(&self, device: u32) -> Option<Port> {
-        port(self.slot, device)
+        maps::port(self.slot, device)
     }
 
     #[inline(always)]
@@ -232,12 +184,7 @@ impl Ways for Way {
             ifindex,
             vlans,
         };
-        match TAGGED.get_ptr(&key) {
-            // SAFETY: the lookup gave a valid pointer; rows are only removed from a slot that has
-            // not been in force for a grace period.
-            Some(pointer) => unsafe { *pointer },
-            None => 0,
-        }
+        maps::tagged(&key)
     }
 
     #[inline(always)]
@@ -331,10 +278,9 @@ impl Lookup {
             words[4] = packet.source[3];
             words[8] = packet.destination[3];
         } else {
-            for word in 0..4 {
-                words[4 + word] = packet.source[word];
-                words[8 + word] = packet.destination[word];
-            }
+            // One by one: of a copied slice LLVM makes a call to `memcpy`.
+            [words[4], words[5], words[6], words[7]] = packet.source;
+            [words[8], words[9], words[10], words[11]] = packet.destination;
         }
         Self { words }
     }

@@ -337,7 +337,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn link_flags(&self, slot: u32) -> u32 {
-        forward::port(slot, self.frame.ifindex()).map_or(0, |port| port.flags)
+        maps::port(slot, self.frame.ifindex()).map_or(0, |port| port.flags)
     }
 
     #[inline(always)]

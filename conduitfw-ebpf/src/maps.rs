@@ -9,6 +9,7 @@ use conduitfw_common::{
     event::Trace,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
+    forward::{FORWARDING_ROWS, HANDED_ROW, MAX_PORTS, MAX_TAGGED, Port, port_flag},
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
@@ -91,6 +92,12 @@ static OPENING_BUCKETS: Array<[u32; 8]> = Array::with_max_entries(1024, 0);
 static OPENINGS: Array<FlowEntry> = Array::with_max_entries(8192, 0);
 #[map]
 static STREAMS: Array<Stream> = Array::with_max_entries(2048, 0);
+#[map]
+static PORTS: Array<Port> = Array::with_max_entries(SLOTS * MAX_PORTS, 0);
+#[map]
+static TAGGED: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(MAX_TAGGED, 0);
+#[map]
+static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_ROWS, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// What one frame leaves behind for the stages after it.
@@ -367,4 +374,52 @@ pub(crate) fn stream(index: u32) -> Option<&'static mut Stream> {
 pub(crate) fn lock_of(entry: *mut FlowEntry) -> *mut u32 {
     // SAFETY: the pointer came from a lookup; only the field's address is taken.
     unsafe { &raw mut (*entry).lock }
+}
+
+#[inline(always)]
+fn row_of_port(slot: u32, device: u32) -> u32 {
+    slot * MAX_PORTS + (device & (MAX_PORTS - 1))
+}
+
+/// The row of a device, if it is the device's.
+#[inline(always)]
+pub(crate) fn port(slot: u32, device: u32) -> Option<Port> {
+    let port = seen!(PORTS, row_of_port(slot, device))?;
+    if device != 0 && port.device == device {
+        Some(*port)
+    } else {
+        None
+    }
+}
+
+/// Hands no more frames to a port; whoever else does the same at the same time does no harm.
+#[inline(always)]
+pub(crate) fn stop_taking(slot: u32, device: u32) {
+    if let Some(port) = held!(PORTS, row_of_port(slot, device))
+        && port.device == device
+    {
+        port.flags &= !port_flag::TAKES;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn tagged(key: &InterfaceKey) -> u32 {
+    match TAGGED.get_ptr(key) {
+        // SAFETY: as for `interface`.
+        Some(pointer) => unsafe { *pointer },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_forwarding(row: u32) {
+    if let Some(frames) = held!(FORWARDING, row) {
+        *frames += 1;
+    }
+}
+
+/// The interface that the last frame of this processor was handed to.
+#[inline(always)]
+pub(crate) fn handed() -> Option<&'static mut u64> {
+    held!(FORWARDING, HANDED_ROW)
 }

@@ -174,7 +174,7 @@ fn a_packet_too_long_for_the_way_out_is_answered_by_the_kernel() -> Result<()> {
             let client = lab.host("operations")?;
             let mut client = connect_from(client, Some(address(hmi)?), server, PATIENCE)?;
             client.set_read_timeout(Some(PATIENCE))?;
-            client.write_all(&[7; 60_000])?;
+            client.write_all(&vec![7; 60_000])?;
             let mut taken = [0; 8];
             client.read_exact(&mut taken)?;
             assert_eq!(u64::from_be_bytes(taken), 60_000);

@@ -43,22 +43,34 @@ struct World {
 }
 
 fn port(device: u32, port: u32, vlans: u32, address: [u8; 6]) -> Port {
-    let [a, b, c, d, e, f] = address;
+    let (high, low) = address.split_at(4);
     Port {
         device,
         port,
         vlans,
-        tag_types: if vlans & 0xffff == 0 {
+        tag_types: if vlans.trailing_zeros() >= 16 {
             u32::from(VLAN) << 16
         } else {
             u32::from(SERVICE_VLAN) << 16 | u32::from(VLAN)
         },
         mtu: 1500,
-        address_high: u32::from_be_bytes([a, b, c, d]),
-        address_low: u32::from_be_bytes([0, 0, e, f]),
+        address_high: word(high),
+        address_low: word(low),
         flags: port_flag::TAKES,
         ..Port::default()
     }
+}
+
+/// Bytes as a number.
+fn word(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .fold(0, |word, byte| word << 8 | u32::from(*byte))
+}
+
+/// How many bytes there are.
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 fn vlans((outer, inner): (u16, u16)) -> u32 {
@@ -95,8 +107,8 @@ impl World {
 
     fn forward(&mut self) -> Result<u32, Kept> {
         let mut packet = Packet::default();
-        let bytes = u32::try_from(self.frame.len()).unwrap();
-        packet::parse(self.frame.as_slice(), bytes, &mut packet).unwrap();
+        let parsed = packet::parse(self.frame.as_slice(), length(&self.frame), &mut packet);
+        assert_eq!(parsed, Ok(()));
         forward(self, &packet)
     }
 }
@@ -153,7 +165,7 @@ impl Ways for World {
         IN
     }
     fn frame_bytes(&self) -> u32 {
-        u32::try_from(self.frame.len()).unwrap()
+        length(&self.frame)
     }
     fn port(&self, device: u32) -> Option<Port> {
         self.ports.get(&device).copied()
@@ -163,12 +175,11 @@ impl Ways for World {
     }
     fn next_hop(&self, _packet: &Packet, query: &Query) -> Result<NextHop, Kept> {
         self.asked.set(Some((query.device, query.bytes)));
-        let [a, b, c, d, e, f] = PLC;
-        let [g, h, i, j, k, l] = OUTSIDE;
-        let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
+        let addresses = [PLC, OUTSIDE].concat();
+        let mut words = addresses.chunks(4).map(word);
         Ok(NextHop {
             device: self.hop?,
-            addresses: words.map(u32::from_be_bytes),
+            addresses: std::array::from_fn(|_| words.next().unwrap_or(0)),
         })
     }
     fn is_at_home(&self, _ifindex: u32, _vlans: u32, _destination: &Address) -> bool {
@@ -181,7 +192,7 @@ impl Ways for World {
         if let Ok(less) = usize::try_from(bytes) {
             self.frame.drain(..less);
         } else {
-            let more = usize::try_from(-bytes).unwrap();
+            let more = bytes.unsigned_abs() as usize;
             self.frame.splice(0..0, vec![0xee; more]);
         }
         Ok(())
@@ -269,10 +280,9 @@ fn unfinished(frame: &mut [u8], transport_at: usize) {
     );
     let checksum_at = at + if protocol == 6 { 16 } else { 6 };
     let addresses = if at == 34 { 26..34 } else { 22..54 };
-    let length = u16::try_from(frame.len() - at).unwrap();
     let mut pseudo = frame[addresses].to_vec();
-    pseudo.extend([0, protocol]);
-    pseudo.extend(length.to_be_bytes());
+    pseudo.extend(u32::from(protocol).to_be_bytes());
+    pseudo.extend(length(&frame[at..]).to_be_bytes());
     let sum = !internet_checksum(&pseudo);
     frame[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
 }
@@ -283,7 +293,7 @@ fn a_checksum_that_was_left_to_a_device_is_finished_and_others_stay() {
         for outlet in TAGS {
             let transport_at = if pair == V4 { 34 } else { 54 };
             for length in [0, 1, 2, 7, 1000, 1001] {
-                let payload: Vec<u8> = (0..length).map(|byte| (byte % 251) as u8).collect();
+                let payload: Vec<u8> = (0..=250).cycle().take(length).collect();
                 for frame in [
                     frames::tcp((pair.0, 40_000), (pair.1, 502)).payload(payload.clone()),
                     frames::udp((pair.0, 40_000), (pair.1, 502)).payload(payload.clone()),

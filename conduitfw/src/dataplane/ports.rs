@@ -53,9 +53,9 @@ pub(super) fn survey(
         source,
     })?;
     let ifindexes: Vec<u32> = indexes.values().copied().collect();
-    let takers = takes_frames(&ifindexes);
-    let takers = ifindexes.into_iter().zip(takers).collect();
-    Ok(arrange(plan, indexes, &links, &takers))
+    let answers = takes_frames(&ifindexes);
+    let answers = ifindexes.into_iter().zip(answers).collect();
+    Ok(arrange(plan, indexes, &links, &answers))
 }
 
 /// Writes the rows of a slot over whatever stands there.
@@ -95,7 +95,7 @@ fn arrange(
     plan: &PortPlan,
     indexes: &BTreeMap<String, u32>,
     links: &[Link],
-    takers: &BTreeMap<u32, Option<bool>>,
+    answers: &BTreeMap<u32, Option<bool>>,
 ) -> Ports {
     let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.ifindex, link)).collect();
     let mut ports = Ports::default();
@@ -103,7 +103,7 @@ fn arrange(
         let Some(link) = by_index.get(ifindex) else {
             continue;
         };
-        let takes = takers.get(ifindex).copied().flatten() != Some(false);
+        let takes = answers.get(ifindex).copied().flatten() != Some(false);
         if plan.is_fast && !takes {
             let remark = "takes no frames from XDP programs, so the kernel forwards what leaves by \
                           it: its driver needs ndo_xdp_xmit (a veth: `ethtool -K PEER gro on` at \
@@ -138,17 +138,26 @@ fn arrange(
 }
 
 fn row(link: &Link, port: u32, vlans: u32, tag_types: u32) -> Port {
-    let [a, b, c, d, e, f] = link.address;
+    let (high, low) = halves(link.address);
     Port {
         device: link.ifindex,
         port,
         vlans,
         tag_types,
         mtu: link.mtu,
-        address_high: u32::from_be_bytes([a, b, c, d]),
-        address_low: u32::from_be_bytes([0, 0, e, f]),
+        address_high: high,
+        address_low: low,
         ..Port::default()
     }
+}
+
+/// A hardware address as it is read from a frame: four bytes, and two.
+fn halves(address: [u8; 6]) -> (u32, u32) {
+    let whole = address
+        .iter()
+        .fold(0, |whole: u64, byte| whole << 8 | u64::from(*byte));
+    let half = |bits: u64| u32::try_from(bits).unwrap_or(0);
+    (half(whole >> 16), half(whole & 0xffff))
 }
 
 /// The interface below a VLAN, or below a VLAN of a VLAN, and the tags of its frames.
@@ -301,12 +310,12 @@ mod tests {
         ];
         let ports = fast(&links, &[("eth0", 2)], &[(2, Some(true))]);
         let inner = ports.find(6).unwrap();
-        assert_eq!((inner.port, inner.vlans), (2, 100 << 16 | 20));
+        assert_eq!((inner.port, inner.vlans), (2, 0x0064_0014));
         assert_eq!(inner.tag_types, 0x88a8_8100);
         assert_eq!(inner.flags, port_flag::TAKES);
         assert_eq!((inner.address_high, inner.address_low), (0x0200_0000, 7));
         assert_eq!(ports.tagged[&(2, 100 << 16)], 5);
-        assert_eq!(ports.tagged[&(2, 100 << 16 | 20)], 6);
+        assert_eq!(ports.tagged[&(2, 0x0064_0014)], 6);
         assert!(ports.find(8).is_none() && ports.remarks.is_empty());
     }
 

@@ -40,7 +40,8 @@ pub(super) fn generation(policy: &Policy, surroundings: &Surroundings) -> Genera
 
 /// A bridge's ports, and what of the link they pass on.
 pub(super) fn bridge(bridge: &Bridge) -> ([String; 2], u32) {
-    let flags = u32::from(bridge.stp) * port_flag::STP | u32::from(bridge.lldp) * port_flag::LLDP;
+    let flag = |passes: bool, flag: u32| if passes { flag } else { 0 };
+    let flags = flag(bridge.stp, port_flag::STP) | flag(bridge.lldp, port_flag::LLDP);
     (bridge.ports.clone(), flags)
 }
 
