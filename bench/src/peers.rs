@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use conduitfw_tests::frames::modbus::{self, adu};
 use conduitfw_tests::lab::Host;
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::{Pid, gettid};
@@ -106,8 +107,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(running) = self.running.take() {
-            let _ = running.join();
+        match self.running.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => eprintln!("    a server ended: {error:#}"),
+            Some(Err(_)) => eprintln!("    a server broke"),
+            _ => {}
         }
     }
 }
@@ -124,7 +127,10 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
     );
     let mut requests = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
-        let count = epoll.wait(&mut events, EpollTimeout::from(100_u8))?;
+        let count = match epoll.wait(&mut events, EpollTimeout::from(100_u8)) {
+            Err(Errno::EINTR) => continue,
+            outcome => outcome?,
+        };
         for event in &events[..count] {
             let index = event.data();
             if index == u64::MAX {
@@ -150,11 +156,15 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
                     let whole = requests[..held + bytes].chunks_exact(REQUEST);
                     rest.clear();
                     rest.extend_from_slice(whole.remainder());
+                    let mut written = Ok(());
                     for request in whole {
                         // The transaction id is the request's. An answer is a segment: one ADU to a
                         // TCP frame, as the guide has it.
                         answer[..2].copy_from_slice(&request[..2]);
-                        stream.write_all(&answer)?;
+                        written = written.and_then(|()| stream.write_all(&answer));
+                    }
+                    if written.is_err() {
+                        close(&epoll, place)?;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
