@@ -60,6 +60,55 @@ pub mod port_flag {
     pub const LLDP: u32 = 8;
 }
 
+/// Rows of `HOMES`, on each processor.
+pub const HOMES: u32 = 256;
+
+/// Value of `HOMES`: an address that was found at home behind an interface. Only what was found is kept,
+/// and a new generation finds it anew.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Home {
+    /// The address.
+    pub address: Address,
+    /// The interface.
+    pub ifindex: u32,
+    /// The tags.
+    pub vlans: u32,
+    /// The generation by which it is at home there; 0 when the row is free.
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Home {
+    /// The row that an address is kept in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn row(address: &Address) -> u32 {
+        let [_, _, third, fourth] = *address;
+        // The host's part of the address comes last, in network order.
+        (third ^ fourth.swap_bytes()) & (HOMES - 1)
+    }
+
+    /// Whether this row says so.
+    #[inline(always)]
+    #[must_use]
+    pub fn holds(&self, address: &Address, ifindex: u32, vlans: u32, generation: u32) -> bool {
+        let [a0, a1, a2, a3] = self.address;
+        let [b0, b1, b2, b3] = *address;
+        let differs = (a0 ^ b0)
+            | (a1 ^ b1)
+            | (a2 ^ b2)
+            | (a3 ^ b3)
+            | (self.ifindex ^ ifindex)
+            | (self.vlans ^ vlans)
+            | (self.generation ^ generation);
+        differs == 0 && generation != 0
+    }
+}
+
 /// Why a frame that passes is left to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -341,7 +341,8 @@ fn judge_adu<P: Platform>(p: &mut P, start: u32, there: u32) -> Judged {
     let mut number = u32::from(judged.reason_number());
     if number == 0 {
         number = match judged.rest() {
-            Rest::Nothing => return judged,
+            Rest::Nothing if bytes == 0 => return judged,
+            Rest::Nothing => 0,
             Rest::Registers => p.check_registers(start),
             Rest::Coils => p.check_coils(start),
             Rest::Files => p.check_files(start),

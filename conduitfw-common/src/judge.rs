@@ -11,25 +11,20 @@ use crate::table::protocol;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::{ethernet, tcp::flag};
 
-/// Judges the frame at hand, whose headers go to `packet`, whatever that was before.
+/// Judges the frame at hand by the tables of a slot. Its headers go to `packet`, whatever that was
+/// before.
 #[inline(always)]
-pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
-    let slot = p.active_slot();
-    let (number, observe, forwarding, parsed) = match p.generation(slot) {
-        Some(generation) => (
-            generation.number,
-            generation.observe,
-            generation.forwarding,
-            packet::parse(p, p.frame_bytes(), packet),
-        ),
-        None => (0, 0, 0, Err(Reason::UnknownInterface)),
+pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Judgement {
+    let (number, parsed) = match p.generation(slot) {
+        Some(generation) => (generation.number, packet::parse(p, p.frame_bytes(), packet)),
+        None => (0, Err(Reason::UnknownInterface)),
     };
     let (judgement, place) = match parsed {
         Ok(()) => short_way(p, packet, number),
         Err(reason) => (unreadable(p, packet, reason, slot), 0),
     };
     if judgement.is_plain_pass() {
-        return judgement.forwarded(forwarding, slot);
+        return judgement;
     }
     let workspace = p.workspace();
     workspace.slot = slot;
@@ -37,8 +32,13 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet) -> Judgement {
     workspace.operation.fields = 0;
     workspace.denied.fields = 0;
     workspace.neutralised = 0;
-    let judgement = long_way(p, packet, place, judgement).forwarded(forwarding, slot);
-    if observe != 0 && judgement.reason_number() != 0 && !judgement.is_notice() {
+    let judgement = long_way(p, packet, place, judgement);
+    if judgement.reason_number() == 0 || judgement.is_notice() {
+        return judgement;
+    }
+    if p.generation(p.seen().slot)
+        .is_some_and(|generation| generation.observe != 0)
+    {
         judgement.observed()
     } else {
         judgement

@@ -16,8 +16,6 @@ const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
 const EDITED: u64 = 1 << 42;
 const NOTICE: u64 = 1 << 43;
-const FORWARDING_SHIFT: u32 = 44;
-const SLOT_SHIFT: u32 = 45;
 /// From here on the bits name stages.
 const FIRST_STAGE_BIT: u32 = 56;
 const ESTABLISH: u64 = 1 << 60;
@@ -144,30 +142,14 @@ impl Judgement {
         Self((reason as u64) << REASON_SHIFT | (conduit as u64) << CONDUIT_SHIFT | NOTICE)
     }
 
-    /// The same, with who forwards the frame if it passes ([`crate::table::forwarding`]), by the tables
-    /// of a slot.
-    #[inline(always)]
-    pub const fn forwarded(self, forwarding: u32, slot: u32) -> Self {
-        // All zero for the kernel's forwarding.
-        let forwarding = forwarding as u64 & 1;
-        Self(self.0 | forwarding << FORWARDING_SHIFT | (forwarding & slot as u64) << SLOT_SHIFT)
-    }
-
-    /// Whether the program forwards the frame if it passes. Not one that only passes because nothing
-    /// is denied, and whose headers are not what they should be.
+    /// Whether the program may forward the frame if it passes. Not one that only passes because nothing is
+    /// denied, and whose headers are not what they should be.
     #[inline(always)]
     #[must_use]
-    pub const fn is_fast(self) -> bool {
+    pub const fn is_readable(self) -> bool {
         const PARSED: u8 = Reason::UnknownInterface as u8;
         let reason = self.reason_number();
-        self.0 >> FORWARDING_SHIFT & 1 != 0 && (reason == 0 || reason >= PARSED)
-    }
-
-    /// The slot in force when the frame came in; only told of a fast one.
-    #[inline(always)]
-    #[must_use]
-    pub const fn slot(self) -> u32 {
-        (self.0 >> SLOT_SHIFT & 1) as u32
+        reason == 0 || reason >= PARSED
     }
 
     /// Whether the frame may hold bytes that are to be changed.

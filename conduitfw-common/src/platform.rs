@@ -120,8 +120,6 @@ pub trait Platform: ByteSource {
 
     /// `SETTINGS`.
     fn settings(&self) -> Option<&Settings>;
-    /// `ACTIVE`: read once per frame.
-    fn active_slot(&self) -> u32;
     /// `GENERATIONS`.
     fn generation(&self, slot: u32) -> Option<&Generation>;
     /// `INTERFACES`.

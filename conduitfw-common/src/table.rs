@@ -91,6 +91,24 @@ pub struct Generation {
     pub forwarding: u32,
 }
 
+impl Generation {
+    /// What goes to `ACTIVE` to put this generation, written to `slot`, in force.
+    #[must_use]
+    pub const fn active(&self, slot: u32) -> u32 {
+        if self.forwarding == forwarding::FAST {
+            slot | ACTIVE_FAST
+        } else {
+            slot
+        }
+    }
+}
+
+/// The bit of `ACTIVE` that is the slot in force.
+pub const ACTIVE_SLOT: u32 = 1;
+/// The bit of `ACTIVE` that is set when the program forwards what passes ([`forwarding::FAST`]): every
+/// frame reads it, and it changes with the slot.
+pub const ACTIVE_FAST: u32 = 2;
+
 /// Who forwards a frame that passes: [`Generation::forwarding`].
 pub mod forwarding {
     /// The kernel.

@@ -2,13 +2,17 @@
 //!
 //! `core::sync::atomic` has no compare-and-exchange on this target; the intrinsic has.
 
+use aya_ebpf::helpers::bpf_get_prandom_u32;
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg},
     sync::atomic::{Ordering, compiler_fence},
 };
 
-/// Looks at a lock before giving up: a holder needs a few hundred nanoseconds.
-const TRIES: u32 = 512;
+/// Looks at a lock in one [`wait`].
+const LOOKS: u32 = 64;
+/// Waits before a lock is given up: half a millisecond in all. A holder needs a few hundred nanoseconds
+/// for most frames and tens of microseconds for the slowest, or as long as an interrupt takes.
+pub(crate) const WAITS: u32 = 2048;
 
 /// A number that one instruction can compare and exchange.
 pub(crate) trait Word: Copy + PartialEq {}
@@ -31,13 +35,19 @@ pub(crate) fn try_lock(pointer: *mut u32) -> bool {
     replace(pointer, 0, 1)
 }
 
-/// Waits for the lock in `*pointer`; `false` when somebody else kept it.
+/// Waits a little for the lock in `*pointer`; `false` when somebody else kept it.
 #[inline(always)]
 pub(crate) fn wait(pointer: *mut u32) -> bool {
-    for _ in 0..TRIES {
-        if replace(pointer, 0, 1) {
+    for _ in 0..LOOKS {
+        // A look leaves the line to its holder; an exchange would take it away.
+        // SAFETY: as for `replace`.
+        let is_free = unsafe { pointer.read_volatile() } == 0;
+        if is_free && replace(pointer, 0, 1) {
             return true;
         }
+        // There is no instruction to pause with; this takes some nanoseconds on every machine.
+        // SAFETY: the helper has no arguments and no conditions.
+        unsafe { bpf_get_prandom_u32() };
     }
     false
 }

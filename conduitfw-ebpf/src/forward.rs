@@ -1,6 +1,8 @@
 //! forward: the way out of a frame without the kernel's forwarding: the routing table's helper, and the
 //! frame handed over.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::{bpf_fib_lookup, bpf_redirect, bpf_xdp_adjust_head},
@@ -96,6 +98,26 @@ pub(crate) extern "C" fn judge_link(context: *mut xdp_md) -> u64 {
     }
 }
 
+/// Whether the zone of an address is behind an interface.
+#[inline(always)]
+fn find_home(slot: u32, ifindex: u32, vlans: u32, address: &Address) -> bool {
+    let Some(network) = maps::network(slot, address) else {
+        return false;
+    };
+    let mut key = InterfaceKey {
+        slot,
+        ifindex,
+        vlans,
+    };
+    let mut found = maps::interface(&key);
+    if found.is_none() {
+        key.vlans = ANY_VLANS;
+        found = maps::interface(&key);
+    }
+    let zones = found.map_or(0, |interface| interface.zones);
+    network.zone != GATEWAY_ZONE && zones >> (network.zone & 63) & 1 == 1
+}
+
 /// The kernel's tables around a frame that is to leave.
 struct Way {
     frame: Frame,
@@ -189,7 +211,10 @@ impl Ways for Way {
 
     #[inline(always)]
     fn next_hop(&self, packet: &Packet, query: &Query) -> Result<NextHop, Kept> {
-        let mut lookup = Lookup::new(packet, query);
+        let mut lookup = Lookup {
+            words: MaybeUninit::uninit(),
+        };
+        lookup.ask(packet, query);
         let bytes = size_of::<Lookup>() as i32;
         // SAFETY: the context is valid, and the helper is given the size of the record.
         let answer = unsafe {
@@ -210,21 +235,20 @@ impl Ways for Way {
 
     #[inline(always)]
     fn is_at_home(&self, ifindex: u32, vlans: u32, destination: &Address) -> bool {
-        let Some(network) = maps::network(self.slot, destination) else {
+        let generation = maps::generation(self.slot).map_or(0, |generation| generation.number);
+        let Some(home) = maps::home(destination) else {
             return false;
         };
-        let mut key = InterfaceKey {
-            slot: self.slot,
-            ifindex,
-            vlans,
-        };
-        let mut found = maps::interface(&key);
-        if found.is_none() {
-            key.vlans = ANY_VLANS;
-            found = maps::interface(&key);
+        if home.holds(destination, ifindex, vlans, generation) {
+            return true;
         }
-        let zones = found.map_or(0, |interface| interface.zones);
-        network.zone != GATEWAY_ZONE && zones >> (network.zone & 63) & 1 == 1
+        let found = find_home(self.slot, ifindex, vlans, destination);
+        if found {
+            [home.address[0], home.address[1]] = [destination[0], destination[1]];
+            [home.address[2], home.address[3]] = [destination[2], destination[3]];
+            (home.ifindex, home.vlans, home.generation) = (ifindex, vlans, generation);
+        }
+        found
     }
 
     #[inline(always)]
@@ -255,43 +279,71 @@ const AF_INET6: u8 = 10;
 /// `struct bpf_fib_lookup` (linux/bpf.h), in words.
 #[repr(C, align(8))]
 struct Lookup {
-    words: [u32; 16],
+    words: MaybeUninit<[u64; Lookup::WORDS]>,
 }
 
 impl Lookup {
-    /// Where the two hardware addresses begin: source, then destination.
-    const ADDRESSES: usize = 13;
+    const WORDS: usize = 8;
 
     #[inline(always)]
-    fn new(packet: &Packet, query: &Query) -> Self {
+    fn ask(&mut self, packet: &Packet, query: &Query) {
         let is_ipv4 = packet.ether_type == ethernet::IPV4;
         let family = if is_ipv4 { AF_INET } else { AF_INET6 };
         let [source_high, source_low] = packet.source_port.to_be_bytes();
         let [port_high, port_low] = packet.destination_port.to_be_bytes();
         let [bytes_0, bytes_1] = query.bytes.to_ne_bytes();
-        let mut words = [0; 16];
-        words[0] = u32::from_ne_bytes([family, packet.transport, source_high, source_low]);
-        words[1] = u32::from_ne_bytes([port_high, port_low, bytes_0, bytes_1]);
-        words[2] = query.device;
-        words[3] = query.service;
-        if is_ipv4 {
-            words[4] = packet.source[3];
-            words[8] = packet.destination[3];
+        let first = [
+            u32::from_ne_bytes([family, packet.transport, source_high, source_low]),
+            u32::from_ne_bytes([port_high, port_low, bytes_0, bytes_1]),
+        ];
+        // An IPv4 address is the first of four words here, and the last of a packet's.
+        let [s0, s1, s2, s3] = packet.source;
+        let [d0, d1, d2, d3] = packet.destination;
+        let (source, destination) = if is_ipv4 {
+            ([s3, 0, 0, 0], [d3, 0, 0, 0])
         } else {
-            // One by one: of a copied slice LLVM makes a call to `memcpy`.
-            [words[4], words[5], words[6], words[7]] = packet.source;
-            [words[8], words[9], words[10], words[11]] = packet.destination;
-        }
-        Self { words }
+            ([s0, s1, s2, s3], [d0, d1, d2, d3])
+        };
+        self.set(0, first);
+        self.set(1, [query.device, query.service]);
+        self.set(2, [source[0], source[1]]);
+        self.set(3, [source[2], source[3]]);
+        self.set(4, [destination[0], destination[1]]);
+        self.set(5, [destination[2], destination[3]]);
+        self.set(6, [0, 0]);
+        self.set(7, [0, 0]);
+    }
+
+    /// Sets eight bytes; volatile, or LLVM makes a call to `memset` of what is zero, which goes byte by
+    /// byte.
+    #[inline(always)]
+    fn set(&mut self, word: usize, halves: [u32; 2]) {
+        let [low, high] = halves.map(u32::to_ne_bytes);
+        let [a, b, c, d] = low;
+        let [e, f, g, h] = high;
+        let value = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let pointer = self.words.as_mut_ptr().cast::<u64>().wrapping_add(word);
+        // SAFETY: `word` is below `WORDS` in each call, and the record is this function's.
+        unsafe { pointer.write_volatile(value) };
+    }
+
+    /// Four bytes of what the kernel answered; volatile, or LLVM reads four others, across two words:
+    /// "misaligned stack access" (Linux 6.18).
+    #[inline(always)]
+    fn at(&self, word: usize) -> u32 {
+        let pointer = self.words.as_ptr().cast::<u32>().wrapping_add(word);
+        // SAFETY: `word` is below twice `WORDS` in each call, and `ask` has set every byte.
+        unsafe { pointer.read_volatile() }
     }
 
     #[inline(always)]
     fn next_hop(&self) -> NextHop {
-        let [s0, s1, s2, s3] = self.words[Self::ADDRESSES].to_ne_bytes();
-        let [s4, s5, d0, d1] = self.words[Self::ADDRESSES + 1].to_ne_bytes();
-        let [d2, d3, d4, d5] = self.words[Self::ADDRESSES + 2].to_ne_bytes();
+        // Behind the VLAN's word the two hardware addresses: source, then destination.
+        let [s0, s1, s2, s3] = self.at(13).to_ne_bytes();
+        let [s4, s5, d0, d1] = self.at(14).to_ne_bytes();
+        let [d2, d3, d4, d5] = self.at(15).to_ne_bytes();
         NextHop {
-            device: self.words[2],
+            device: self.at(2),
             addresses: [
                 u32::from_be_bytes([d0, d1, d2, d3]),
                 u32::from_be_bytes([d4, d5, s0, s1]),

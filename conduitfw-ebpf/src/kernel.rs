@@ -113,11 +113,6 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn active_slot(&self) -> u32 {
-        maps::active_slot()
-    }
-
-    #[inline(always)]
     fn generation(&self, slot: u32) -> Option<&Generation> {
         maps::generation(slot)
     }

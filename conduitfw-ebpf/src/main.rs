@@ -46,7 +46,7 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use conduitfw_common::judge::judge;
+use conduitfw_common::{judge::judge, table::ACTIVE_SLOT};
 
 use crate::{frame::Frame, kernel::Kernel};
 
@@ -55,7 +55,11 @@ use crate::{frame::Frame, kernel::Kernel};
 pub fn conduitfw(context: XdpContext) -> u32 {
     let frame = Frame::new(context.as_ptr().cast());
     match Kernel::new(frame) {
-        Some((mut kernel, packet)) => report::report(frame, judge(&mut kernel, packet)),
+        Some((mut kernel, packet)) => {
+            let active = maps::active();
+            let judgement = judge(&mut kernel, packet, active & ACTIVE_SLOT);
+            report::report(frame, judgement, active)
+        }
         None => xdp_action::XDP_DROP,
     }
 }

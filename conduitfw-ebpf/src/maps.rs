@@ -9,7 +9,7 @@ use conduitfw_common::{
     event::Trace,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
-    forward::{FORWARDING_ROWS, HANDED_ROW, MAX_PORTS, MAX_TAGGED, Port, port_flag},
+    forward::{self, FORWARDING_ROWS, HANDED_ROW, Home, MAX_PORTS, MAX_TAGGED, Port, port_flag},
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
@@ -99,6 +99,8 @@ static TAGGED: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(MAX_TAGGED
 #[map]
 static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_ROWS, 0);
 #[map]
+static HOMES: PerCpuArray<Home> = PerCpuArray::with_max_entries(forward::HOMES, 0);
+#[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// What one frame leaves behind for the stages after it.
 #[repr(C, align(8))]
@@ -149,10 +151,10 @@ macro_rules! held {
 }
 
 #[inline(always)]
-pub(crate) fn active_slot() -> u32 {
+pub(crate) fn active() -> u32 {
     match ACTIVE.get_ptr(0) {
         // SAFETY: as for `seen!`; volatile, so that the frame reads it once.
-        Some(pointer) => unsafe { core::ptr::read_volatile(pointer) & 1 },
+        Some(pointer) => unsafe { core::ptr::read_volatile(pointer) },
         None => 0,
     }
 }
@@ -409,6 +411,12 @@ pub(crate) fn tagged(key: &InterfaceKey) -> u32 {
         Some(pointer) => unsafe { *pointer },
         None => 0,
     }
+}
+
+/// What is remembered of where an address is at home.
+#[inline(always)]
+pub(crate) fn home(address: &Address) -> Option<&'static mut Home> {
+    held!(HOMES, Home::row(address))
 }
 
 #[inline(always)]

@@ -13,28 +13,29 @@ use conduitfw_common::{
     packet::Packet,
     platform::Platform,
     reset,
-    table::protocol,
+    table::{ACTIVE_FAST, ACTIVE_SLOT, protocol},
 };
 
 use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
 
-/// Reports the judgement and carries it out; the cold half of it is a stage of its own.
+/// Reports the judgement and carries it out, by what `ACTIVE` was when the frame came in; the cold half
+/// of it is a stage of its own.
 #[inline(always)]
-pub(crate) fn report(frame: Frame, judgement: Judgement) -> u32 {
+pub(crate) fn report(frame: Frame, judgement: Judgement, active: u32) -> u32 {
     trace::decided(judgement);
     if judgement.reason_number() == 0 && !judgement.is_edited() {
         maps::count(judgement.conduit(), 0, frame.bytes());
-        return if judgement.is_fast() {
-            forward::forward(frame.context(), judgement.slot())
-        } else {
-            xdp_action::XDP_PASS
-        };
+    } else {
+        let action = deny(frame.context(), judgement.to_bits());
+        if action != xdp_action::XDP_PASS || !judgement.is_readable() {
+            return action;
+        }
     }
-    let action = deny(frame.context(), judgement.to_bits());
-    if action == xdp_action::XDP_PASS && judgement.is_fast() {
-        return forward::forward(frame.context(), judgement.slot());
+    if active & ACTIVE_FAST != 0 {
+        forward::forward(frame.context(), active & ACTIVE_SLOT)
+    } else {
+        xdp_action::XDP_PASS
     }
-    action
 }
 
 #[unsafe(no_mangle)]

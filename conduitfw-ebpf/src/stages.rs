@@ -480,10 +480,22 @@ fn table_from(number: u32) -> FlowTable {
     }
 }
 
-/// Waits for the lock of a flow that another processor holds.
+/// Waits for the lock of a flow that another processor holds. In two stages, for the verifier takes
+/// every look of a loop for itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn wait_for_flow(table: u32, place: u32) -> u32 {
+    for _ in 0..atomic::WAITS {
+        if wait_a_little_for_flow(table, place) != 0 {
+            return 1;
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn wait_a_little_for_flow(table: u32, place: u32) -> u32 {
     match maps::flow_pointer(table_from(table), place) {
         Some(pointer) => u32::from(atomic::wait(maps::lock_of(pointer))),
         None => 0,
@@ -494,6 +506,17 @@ pub(crate) extern "C" fn wait_for_flow(table: u32, place: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn wait_for_bucket(table: u32, place: u32) -> u32 {
+    for _ in 0..atomic::WAITS {
+        if wait_a_little_for_bucket(table, place) != 0 {
+            return 1;
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn wait_a_little_for_bucket(table: u32, place: u32) -> u32 {
     match maps::tag(table_from(table), place) {
         Some(pointer) => u32::from(atomic::wait(pointer)),
         None => 0,

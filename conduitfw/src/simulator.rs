@@ -143,7 +143,7 @@ impl Simulator {
         self.now_ticks = now_ticks;
         self.operations.clear();
         let mut packet = Packet::default();
-        let judgement = judge::judge(self, &mut packet);
+        let judgement = judge::judge(self, &mut packet, self.active);
         Judged {
             judgement,
             packet,

@@ -6,6 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use conduitfw::dataplane::maps::{Maps, Plain};
+use conduitfw_common::forward::MAX_PORTS;
+use conduitfw_common::table::InterfaceKey;
 use conduitfw_tests::frames;
 use conduitfw_tests::lab::{Conduitfw, Host, Lab, Tap, skipped_without_root};
 use conduitfw_tests::peers::{Device, ModbusClient, Plc, RawClient, connect_from, ping};
@@ -592,5 +595,76 @@ fn what_only_passes_because_nothing_is_denied_is_forwarded_by_the_kernel() -> Re
     })?;
     assert_eq!(found, (0, 0));
     assert_eq!(listener.recv_from(&mut [0; 2000])?.0, 1000);
+    Ok(())
+}
+
+/// The kernel of the tests' machine may know no VLAN interfaces. So the rows of one are written by hand:
+/// what the routing table says leaves by `eth1` leaves with tags, and comes in with them.
+fn pretend_tags(gateway: &Conduitfw, eth1: u32, tags: u32) -> Result<()> {
+    let mut maps = Maps::open(&gateway.files().pins())?;
+    let (slot, _) = maps.in_force()?;
+    let row = slot * MAX_PORTS + eth1 % MAX_PORTS;
+    let mut port = maps.ports.get(&row, 0)?;
+    assert_eq!((port.0.device, port.0.port), (eth1, eth1));
+    port.0.vlans = tags;
+    port.0.tag_types = 0x88a8_8100;
+    maps.ports.set(row, port, 0)?;
+    let key = InterfaceKey {
+        slot,
+        ifindex: eth1,
+        vlans: tags,
+    };
+    maps.tagged.insert(Plain(key), eth1, 0)?;
+    Ok(())
+}
+
+#[test]
+fn tags_are_put_on_and_taken_off_in_the_frame() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    let lab = Lab::for_policy(POLICY)?;
+    let policy = POLICY.replace("[zones.control]", "[zones.control]\nvlans = [\"100.20\"]");
+    let mut gateway = Conduitfw::start(&lab, &policy)?;
+    // It would see that there is no such VLAN.
+    gateway.stop(Signal::SIGKILL)?;
+    let eth1 = lab
+        .gateway()
+        .enter(|| nix::net::if_::if_nametoindex("eth1"))??;
+    pretend_tags(&gateway, eth1, 0x0064_0014)?;
+    let mut here = Tap::open(lab.host("operations")?, "net0")?;
+    let mut there = Tap::open(lab.host("control")?, "net0")?;
+    let inside = Tap::open(lab.gateway(), "eth0")?.address();
+    let outside = Tap::open(lab.gateway(), "eth1")?.address();
+    let text = |address: [u8; 6]| address.map(|byte| format!("{byte:02x}")).join(":");
+    for (hmi, plc) in [V4, V6] {
+        for (host, tap, end) in [(hmi, &here, "eth0"), (plc, &there, "eth1")] {
+            let tap = text(tap.address());
+            lab.gateway()
+                .run(&format!("ip neigh replace {host} lladdr {tap} dev {end}"))?;
+        }
+        let (hmi, plc) = (address(hmi)?, address(plc)?);
+        let request = frames::udp((hmi, 9), (plc, 7000)).payload(*b"there");
+        let reply = frames::udp((plc, 7000), (hmi, 9)).payload(*b"and back");
+        for _ in 0..2 {
+            let found = more(&gateway, "port-not-fast", || {
+                here.send(&request.clone().macs(here.address(), inside).build())?;
+                let arrived = there.wait_for(PATIENCE, |frame| frame.ends_with(b"there"))?;
+                let left = request.clone().hop_limit(63).macs(outside, there.address());
+                // The socket shows the frame without its outer tag, which its kernel took off.
+                let left = left.vlan2(100, 20).build();
+                assert_eq!(arrived, Some([&left[..12], &left[16..]].concat()));
+                let back = reply.clone().macs(there.address(), outside).vlan2(100, 20);
+                there.send(&back.build())?;
+                let is_back = |frame: &[u8]| frame[6..12] == inside && frame.ends_with(b"and back");
+                let arrived = here.wait_for(PATIENCE, is_back)?;
+                let left = reply.clone().hop_limit(63).macs(inside, here.address());
+                assert_eq!(arrived, Some(left.build()));
+                Ok(())
+            })?;
+            // And perhaps that nobody listens.
+            assert!(found.0 >= 2 && found.1 == 0, "{found:?}");
+        }
+    }
     Ok(())
 }

@@ -33,17 +33,14 @@ pub const FIRST_TAG: u32 = 2;
 #[must_use]
 #[expect(clippy::as_conversions, reason = "halves of a word")]
 pub fn place(packet: &Packet, settings: &Settings) -> Place {
-    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, _] = settings.hash_keys;
+    // By reference: read all at once, they take stack that the stages need.
+    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, _] = &settings.hash_keys;
     let [s0, s1, s2, s3] = packet.source;
     let [d0, d1, d2, d3] = packet.destination;
     let source_low = join(s3, packet.source_port);
     let destination_low = join(d3, packet.destination_port);
     let is_ipv4 = s2 == IPV4_MAPPED && d2 == IPV4_MAPPED && s0 | s1 | d0 | d1 == 0;
-    let swap = if source_low == destination_low {
-        (join32(s0, s1), s2) > (join32(d0, d1), d2)
-    } else {
-        source_low > destination_low
-    };
+    let swap = source_low > destination_low;
     let (low, high) = if swap {
         (destination_low, source_low)
     } else {
@@ -55,6 +52,11 @@ pub fn place(packet: &Packet, settings: &Settings) -> Place {
         .wrapping_add(k3.wrapping_mul((low >> 32) << 16 | high >> 32))
         .wrapping_add(k4.wrapping_mul(u64::from(packet.transport)));
     if !is_ipv4 {
+        let swap = if source_low == destination_low {
+            (join32(s0, s1), s2) > (join32(d0, d1), d2)
+        } else {
+            swap
+        };
         let (l, h) = if swap {
             ([d0, d1, d2], [s0, s1, s2])
         } else {

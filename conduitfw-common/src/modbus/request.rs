@@ -33,10 +33,6 @@ pub fn judge_adu<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32, byt
     let adu_bytes = u32::from(p.seen().operation.length).wrapping_add(LENGTH_COUNTS_FROM);
     let judged = match judge(p, source, at, bytes) {
         Ok(_) if bytes < adu_bytes => return Judged::allowed(0),
-        Ok(Rest::Nothing) => match accept(p, at, adu_bytes) {
-            Ok(()) => return Judged::allowed(adu_bytes),
-            Err(reason) => Judged::denied(reason, adu_bytes),
-        },
         Ok(rest) => return Judged::allowed(adu_bytes).but(rest),
         Err(reason) => Judged::denied(reason, adu_bytes),
     };

@@ -17,7 +17,7 @@ use super::{
     mtu::LARGEST_MTU,
     offload::keep_vlan_tags,
     ports::{self, PortPlan, Ports},
-    refusals,
+    refusals, rtnetlink,
     slot::{verify_slot, write_slot},
 };
 use crate::{instance::Instance, policy::CompiledTables};
@@ -181,7 +181,7 @@ impl DataPlane {
         let attached = self.attach_all(&indexes)?;
         let port_plan = PortPlan::of(tables);
         let flipped = self.write_ports(slot, &port_plan, &indexes).and_then(|()| {
-            let flip = self.maps.active.set(0, slot, 0);
+            let flip = self.maps.active.set(0, tables.generation.active(slot), 0);
             flip.map_err(|source| DataPlaneError::Write {
                 what: "the active slot",
                 source,
@@ -200,33 +200,50 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Writes the ports of a slot as the machine has them now, and tells what is new about them.
+    /// Writes the ports of a slot as the machine has them now.
     fn write_ports(
         &mut self,
         slot: u32,
         plan: &PortPlan,
         indexes: &BTreeMap<String, u32>,
     ) -> Result<(), DataPlaneError> {
-        let ports = ports::survey(plan, indexes).unwrap_or_else(|error| {
+        let ports = Self::survey_ports(plan, indexes);
+        ports::write(&mut self.maps, slot, &ports)?;
+        self.remark_on(ports);
+        Ok(())
+    }
+
+    /// Follows what changed about the ports: addresses, VLANs, bridges, drivers.
+    fn follow_ports(&mut self) -> Result<(), DataPlaneError> {
+        if !self.port_plan.is_of_use() {
+            return Ok(());
+        }
+        let slot = self.maps.in_force()?.0;
+        let ports = Self::survey_ports(&self.port_plan, &self.guarded);
+        ports::follow(&mut self.maps, slot, &self.ports, &ports)?;
+        self.remark_on(ports);
+        Ok(())
+    }
+
+    fn survey_ports(plan: &PortPlan, indexes: &BTreeMap<String, u32>) -> Ports {
+        if !plan.is_of_use() {
+            return Ports::default();
+        }
+        ports::survey(plan, indexes).unwrap_or_else(|error| {
             // Forwarding is the kernel's then, and the policy comes into force all the same.
             tracing::error!("no frame is forwarded fast: {error}");
             Ports::default()
-        });
-        ports::write(&mut self.maps, slot, &ports)?;
+        })
+    }
+
+    /// Tells what is new about the ports, and keeps them.
+    fn remark_on(&mut self, ports: Ports) {
         for (interface, remark) in &ports.remarks {
             if self.ports.remarks.get(interface) != Some(remark) {
                 tracing::warn!(interface, "{remark}");
             }
         }
         self.ports = ports;
-        Ok(())
-    }
-
-    /// Follows what changed about the ports: addresses, VLANs, bridges, drivers.
-    fn follow_ports(&mut self) -> Result<(), DataPlaneError> {
-        let slot = self.maps.in_force()?.0;
-        let (plan, indexes) = (self.port_plan.clone(), self.guarded.clone());
-        self.write_ports(slot, &plan, &indexes)
     }
 
     /// Attaches to interfaces that carry no program of this controller; returns the new links.
@@ -385,14 +402,11 @@ impl DataPlane {
     /// Notices interfaces whose frames do not fit one buffer; each is told once.
     fn follow_mtus(&mut self, changes: &mut Vec<InterfaceChange>) {
         for (name, warned) in &mut self.native {
-            let Some(ifindex) = self.guarded.get(name).copied() else {
+            let ifindex = self.guarded.get(name).copied();
+            let mtu = ifindex.and_then(|ifindex| rtnetlink::mtu(ifindex).ok()?);
+            let Some(mtu) = mtu else {
                 continue;
             };
-            let port = self.ports.find(ifindex);
-            let Some(port) = port.filter(|port| port.device == ifindex) else {
-                continue;
-            };
-            let mtu = port.mtu;
             let found = (mtu > LARGEST_MTU).then_some(mtu);
             if *warned == found {
                 continue;

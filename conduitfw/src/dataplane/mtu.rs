@@ -3,7 +3,7 @@
 //! The program reads frames in one piece. In native mode a driver gives it one buffer of a page, less
 //! some room; in generic mode the kernel makes a frame whole first, whatever its size.
 
-use super::links::links;
+use super::{attach::interface_index, rtnetlink};
 
 /// The largest MTU whose frames fit a page of 4 KiB beside what drivers put there: 256 bytes of
 /// headroom, 320 of `struct skb_shared_info`, the Ethernet header and two VLAN tags.
@@ -11,9 +11,7 @@ pub const LARGEST_MTU: u32 = 4096 - 256 - 320 - 14 - 8;
 
 /// The MTU of an interface.
 pub(crate) fn mtu_of(interface: &str) -> Option<u32> {
-    let links = links().ok()?;
-    let link = links.into_iter().find(|link| link.name == interface)?;
-    Some(link.mtu)
+    rtnetlink::mtu(interface_index(interface)?).ok()?
 }
 
 /// Why the program is not on an interface in native mode, as far as frames are too large there.

@@ -25,6 +25,11 @@ pub(super) struct PortPlan {
 }
 
 impl PortPlan {
+    /// Whether anything is made of ports at all.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.is_fast || !self.bridges.is_empty()
+    }
+
     pub(super) fn of(tables: &CompiledTables) -> Self {
         Self {
             is_fast: tables.generation.forwarding != 0,
@@ -39,6 +44,8 @@ pub(super) struct Ports {
     rows: BTreeMap<u32, Port>,
     /// VLAN devices by interface and tags.
     tagged: BTreeMap<(u32, u32), u32>,
+    /// Every driver said whether it takes frames.
+    is_sure: bool,
     /// By interface: why frames do not leave by it, or not as they might.
     pub(super) remarks: BTreeMap<String, String>,
 }
@@ -91,6 +98,30 @@ pub(super) fn write(maps: &mut Maps, slot: u32, ports: &Ports) -> Result<(), Dat
     Ok(())
 }
 
+/// Writes what changed since the last look. What a port refused in the meantime is tried again only if
+/// its driver says that it takes frames.
+pub(super) fn follow(
+    maps: &mut Maps,
+    slot: u32,
+    before: &Ports,
+    now: &Ports,
+) -> Result<(), DataPlaneError> {
+    if before != now {
+        return write(maps, slot, now);
+    }
+    for (row, port) in now.rows.iter().filter(|_| now.is_sure) {
+        let index = slot * MAX_PORTS + row;
+        if maps.ports.get(&index, 0)?.0 != *port {
+            let written = maps.ports.set(index, Plain(*port), 0);
+            written.map_err(|source| DataPlaneError::Write {
+                what: "ports",
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn arrange(
     plan: &PortPlan,
     indexes: &BTreeMap<String, u32>,
@@ -98,7 +129,10 @@ fn arrange(
     answers: &BTreeMap<u32, Option<bool>>,
 ) -> Ports {
     let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.ifindex, link)).collect();
-    let mut ports = Ports::default();
+    let mut ports = Ports {
+        is_sure: answers.values().all(Option::is_some),
+        ..Ports::default()
+    };
     for (name, ifindex) in indexes {
         let Some(link) = by_index.get(ifindex) else {
             continue;
@@ -176,7 +210,7 @@ fn tags(link: &Link, by_index: &BTreeMap<u32, &Link>) -> Option<(u32, u32, u32)>
 }
 
 impl Ports {
-    pub(super) fn find(&self, device: u32) -> Option<&Port> {
+    fn find(&self, device: u32) -> Option<&Port> {
         self.rows.get(&(device % MAX_PORTS))
     }
 

@@ -69,7 +69,9 @@ impl PrivateDataPlane {
             .set(0, Plain(settings), 0)
             .map_err(write("settings"))?;
         write_slot(&mut maps, SLOT, tables, indexes)?;
-        maps.active.set(0, SLOT, 0).map_err(write("the slot"))?;
+        maps.active
+            .set(0, tables.generation.active(SLOT), 0)
+            .map_err(write("the slot"))?;
         Ok(Self {
             ebpf,
             traces,

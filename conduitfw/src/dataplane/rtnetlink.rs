@@ -29,6 +29,7 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const RTMGRP_LINK: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP: u16 = 43;
@@ -46,6 +47,20 @@ const LINK_HEADER: usize = 16;
 ///
 /// The kernel does not answer.
 pub fn attached_program(ifindex: u32) -> io::Result<Option<AttachedProgram>> {
+    Ok(parse_link(&ask_for_link(ifindex)?))
+}
+
+/// The MTU of an interface.
+///
+/// # Errors
+///
+/// The kernel does not answer.
+pub fn mtu(ifindex: u32) -> io::Result<Option<u32>> {
+    Ok(parse_mtu(&ask_for_link(ifindex)?))
+}
+
+/// What the kernel says of one interface.
+fn ask_for_link(ifindex: u32) -> io::Result<Vec<u8>> {
     let descriptor = open(0)?;
     send(
         descriptor.as_raw_fd(),
@@ -54,7 +69,8 @@ pub fn attached_program(ifindex: u32) -> io::Result<Option<AttachedProgram>> {
     )?;
     let mut answer = vec![0; 65_536];
     let length = recv(descriptor.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    Ok(answer.get(..length).and_then(parse_link))
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// A socket that becomes readable whenever a link is made, changed or removed.
@@ -150,6 +166,14 @@ pub(super) fn push_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
+fn parse_mtu(message: &[u8]) -> Option<u32> {
+    if u16_at(message, 4)? != RTM_NEWLINK {
+        return None;
+    }
+    let mtu = attribute(message.get(MESSAGE_HEADER + LINK_HEADER..)?, IFLA_MTU)?;
+    u32_at(mtu, 0)
+}
+
 fn parse_link(message: &[u8]) -> Option<AttachedProgram> {
     let kind = u16_at(message, 4)?;
     if kind != RTM_NEWLINK {
@@ -193,6 +217,7 @@ mod tests {
     #[test]
     fn loopback_has_no_program_of_ours_and_every_prefix_is_survived() {
         assert_eq!(attached_program(1).unwrap(), None);
+        assert!(mtu(1).unwrap().is_some_and(|mtu| mtu > 1500));
 
         let mut message = vec![0; 32];
         message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
@@ -213,6 +238,7 @@ mod tests {
         );
         for end in 0..message.len() {
             assert_eq!(parse_link(&message[..end]), None);
+            assert_eq!(parse_mtu(&message[..end]), None);
         }
     }
 }

@@ -48,10 +48,6 @@ impl Platform for Simulator {
         Some(&self.settings)
     }
 
-    fn active_slot(&self) -> u32 {
-        self.active
-    }
-
     fn generation(&self, slot: u32) -> Option<&Generation> {
         Some(&self.slot(slot).generation)
     }

@@ -185,7 +185,7 @@ impl Kernel {
         let ranges = tables.value_ranges.iter().copied();
         write_run(&mut maps.value_ranges, slot * MAX_VALUE_RANGES, ranges)?;
         maps.generations.set(slot, Plain(tables.generation), 0)?;
-        maps.active.set(0, slot, 0)?;
+        maps.active.set(0, tables.generation.active(slot), 0)?;
         self.slot = slot;
         Ok(())
     }

@@ -1,16 +1,21 @@
 //! Flows: how they begin, how they are judged anew, and how many there is room for.
 
+use std::mem::offset_of;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use aya::maps::{Array, MapData};
 use aya::programs::{Xdp, XdpMode};
 use conduitfw_common::Reason;
+use conduitfw_common::flow::entry::FlowEntry;
 use conduitfw_tests::frames::modbus::adu;
 use conduitfw_tests::frames::{
     ACK, FIN, PSH, RST, SYN, echo_reply, echo_request, modbus, port_unreachable, tcp, udp,
 };
 use conduitfw_tests::scene::{DOSING, HMI, HMI_V6, PLANT, PLC, PLC_V6, STRANGER, dosing};
 
-use crate::bench::{FAMILIES, FLOWS, OUTSIDER, STREAMS, XDP_PASS, bench};
+use crate::bench::{FAMILIES, FLOWS, OUTSIDER, STREAMS, XDP_PASS, bench, take};
 use crate::outcome::Want;
 use crate::outcome::Want::{Drop, Observed, Pass};
 use crate::packets::broad;
@@ -373,4 +378,52 @@ fn the_program_attaches_in_native_mode_to_veth() {
         assert!(shown.contains("prog/xdp"), "{shown}");
         assert!(!shown.contains("xdpgeneric"), "{shown}");
     });
+}
+
+/// How long the flow is held: far longer than the frames of a second need that come in on the other
+/// processor, and as long as an interrupt may take there.
+const HELD: Duration = Duration::from_micros(120);
+
+#[test]
+fn a_frame_waits_for_a_flow_that_another_processor_holds() {
+    let mut bench = bench!(&dosing(r#""reads""#));
+    let talk = Talk::open(&mut bench, FAMILIES[0], 50_100);
+    let mut flows: Array<MapData, [u8; size_of::<FlowEntry>()]> = take(&mut bench.ebpf, "FLOWS");
+    let (buckets, count) = &bench.buckets[0];
+    let place = (0..*count)
+        .flat_map(|bucket| (1..8).map(move |way| (bucket, way)))
+        .find(|(bucket, way)| buckets.get(bucket, 0).unwrap()[*way as usize] != 0)
+        .map(|(bucket, way)| bucket * 8 + way)
+        .unwrap();
+    let free = flows.get(&place, 0).unwrap();
+    let mut held = free;
+    let at = offset_of!(FlowEntry, lock);
+    held[at..at + 4].copy_from_slice(&1_u32.to_ne_bytes());
+    let ack = talk.hmi_sends(&[]).build();
+    // The holder may be kept from its processor for longer than a frame waits: then once more.
+    let started = Instant::now();
+    let mut has_waited = false;
+    while !has_waited && started.elapsed() < Duration::from_secs(30) {
+        flows.set(place, held, 0).unwrap();
+        let began = Instant::now();
+        let action = thread::scope(|scope| {
+            scope.spawn(|| {
+                while began.elapsed() < HELD {
+                    std::hint::spin_loop();
+                }
+                flows.set(place, free, 0).unwrap();
+            });
+            bench.give(&ack).0
+        });
+        // A frame that came late has not waited.
+        has_waited = action == XDP_PASS && began.elapsed() >= HELD;
+    }
+    assert!(has_waited, "no frame waited");
+
+    // Nobody lets it go: the wait ends.
+    flows.set(place, held, 0).unwrap();
+    bench.expect("a flow that is never let go", &ack, Drop(Reason::FlowBusy));
+    flows.set(place, free, 0).unwrap();
+    bench.expect("and after it", &ack, Pass);
+    bench.finish();
 }

@@ -33,7 +33,7 @@ fn bridge(section: &Section<'_>, diagnostics: &mut Diagnostics) -> BridgeDocumen
         value::interface(text).map(|()| text.to_owned())
     });
     BridgeDocument {
-        what: section.what.clone(),
+        what: section.what.to_string(),
         span: section.place("ports"),
         ports,
         bridge: Bridge {

@@ -53,9 +53,9 @@ fn conduit(section: &Section<'_>, diagnostics: &mut Diagnostics) -> ConduitDocum
     let services = ["tcp", "udp", "icmp_echo", "modbus"];
     let opens_something = services.iter().any(|key| section.has(key));
     let mut modbus = Vec::new();
+    let what = format!("a Modbus rule of {}", section.what);
     for (span, table) in section.table_list("modbus", diagnostics) {
-        let what = format!("a Modbus rule of {}", section.what);
-        let section = Section::new(what, span, table, &keys::MODBUS, diagnostics);
+        let section = Section::new(what.as_str(), span, table, &keys::MODBUS, diagnostics);
         modbus.push(modbus::read(&section, diagnostics));
     }
     ConduitDocument {
@@ -66,7 +66,7 @@ fn conduit(section: &Section<'_>, diagnostics: &mut Diagnostics) -> ConduitDocum
             },
             owned,
         ),
-        what: section.what.clone(),
+        what: section.what.to_string(),
         from: parties(section, "from", diagnostics),
         to: parties(section, "to", diagnostics),
         rationale: required_words(section, "rationale", diagnostics),

@@ -1,5 +1,7 @@
 //! One table of the text: its values by key, with every problem reported and none the last.
 
+use std::borrow::Cow;
+
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::super::diagnostic::Diagnostics;
@@ -14,27 +16,40 @@ pub(super) type Value<'t> = toml::Spanned<DeValue<'t>>;
 /// A table, its keys checked.
 pub(super) struct Section<'t> {
     /// What it is, for messages: "zone `control`".
-    pub(super) what: String,
+    pub(super) what: Cow<'t, str>,
     /// Where it is named.
     pub(super) span: Span,
     table: &'t DeTable<'t>,
     keys: &'static Table,
+    /// A bit for each key that is given, and by chance of others: most keys of most tables are not.
+    given: u64,
+}
+
+/// The bit of a key in [`Section::given`].
+fn bit_of(key: &str) -> u64 {
+    let (first, last) = match key.as_bytes() {
+        [first, .., last] => (*first, *last),
+        _ => (0, 0),
+    };
+    1 << ((key.len() + 7 * usize::from(first) + usize::from(last)) % 64)
 }
 
 impl<'t> Section<'t> {
     /// Reports the keys that the table should not have.
     pub(super) fn new(
-        what: impl Into<String>,
+        what: impl Into<Cow<'t, str>>,
         span: Span,
         table: &'t DeTable<'t>,
         keys: &'static Table,
         diagnostics: &mut Diagnostics,
     ) -> Self {
+        let given = table.keys().map(|key| bit_of(key.get_ref()));
         let section = Self {
             what: what.into(),
             span,
             table,
             keys,
+            given: given.fold(0, |given, bit| given | bit),
         };
         for (key, _) in table {
             let (name, span) = (key.get_ref().as_ref(), Span::from(key.span()));
@@ -73,6 +88,9 @@ impl<'t> Section<'t> {
     }
 
     pub(super) fn value(&self, key: &str) -> Option<&'t Value<'t>> {
+        if self.given & bit_of(key) == 0 {
+            return None;
+        }
         self.table.get(key)
     }
 

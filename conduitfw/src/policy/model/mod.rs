@@ -262,6 +262,18 @@ impl ByteSet {
         self.0[usize::from(value >> 7)] >> (value & 127) & 1 == 1
     }
 
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How many values are in it.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.0.iter().map(|half| half.count_ones()).sum()
+    }
+
     /// Adds `first..=last`.
     pub fn insert(&mut self, first: u8, last: u8) {
         for value in first..=last {
@@ -286,6 +298,22 @@ impl ByteSet {
                 Some(base + lowest)
             })
         })
+    }
+}
+
+impl Extend<u8> for ByteSet {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, values: I) {
+        for value in values {
+            self.insert(value, value);
+        }
+    }
+}
+
+impl FromIterator<u8> for ByteSet {
+    fn from_iter<I: IntoIterator<Item = u8>>(values: I) -> Self {
+        let mut set = Self::default();
+        set.extend(values);
+        set
     }
 }
 
@@ -347,7 +375,7 @@ impl Conduit {
     /// How one of its rules is named outside of it: in counters, events and on the command line.
     #[must_use]
     pub fn rule_label(&self, rule: &ModbusRule) -> String {
-        format!("{}/{}", self.name, rule.name)
+        [&self.name, "/", &rule.name].concat()
     }
 }
 

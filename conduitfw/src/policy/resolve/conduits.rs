@@ -11,12 +11,19 @@ use super::names::Names;
 use super::{repeated, values};
 
 pub(super) fn conduits(
-    documents: &[ConduitDocument],
+    documents: Vec<ConduitDocument>,
     names: &Names,
     diagnostics: &mut Diagnostics,
 ) -> Vec<Conduit> {
+    unique_names(&documents, diagnostics);
+    documents
+        .into_iter()
+        .map(|document| conduit(document, names, diagnostics))
+        .collect()
+}
+
+fn unique_names(documents: &[ConduitDocument], diagnostics: &mut Diagnostics) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
-    let mut conduits = Vec::new();
     for document in documents {
         let name = document.name.value.as_str();
         if let Some(first) = seen
@@ -31,14 +38,12 @@ pub(super) fn conduits(
                 format!("the other is at {at}: counters go by the name, choose another"),
             );
         }
-        conduits.push(conduit(document, names, diagnostics));
     }
-    conduits
 }
 
-fn conduit(document: &ConduitDocument, names: &Names, diagnostics: &mut Diagnostics) -> Conduit {
-    let from = parties(document, &document.from, names, diagnostics);
-    let to = parties(document, &document.to, names, diagnostics);
+fn conduit(document: ConduitDocument, names: &Names, diagnostics: &mut Diagnostics) -> Conduit {
+    let from = parties(&document, &document.from, names, diagnostics);
+    let to = parties(&document, &document.to, names, diagnostics);
     if !document.opens_something {
         diagnostics.error(
             "opens-nothing",
@@ -47,7 +52,7 @@ fn conduit(document: &ConduitDocument, names: &Names, diagnostics: &mut Diagnost
             "add tcp, udp, icmp_echo = true or [[conduits.modbus]]",
         );
     }
-    both_sides(document, diagnostics);
+    both_sides(&document, diagnostics);
     let touches_gateway = from.contains(&PartyId::GATEWAY) || to.contains(&PartyId::GATEWAY);
     if let Some(rule) = document.modbus.first().filter(|_| touches_gateway) {
         diagnostics.error(
@@ -69,25 +74,25 @@ fn conduit(document: &ConduitDocument, names: &Names, diagnostics: &mut Diagnost
     repeated_ports(&document.what, plain.chain(modbus).collect(), diagnostics);
     let udp = document.udp.iter().map(|port| (port, "`udp`"));
     repeated_ports(&document.what, udp.collect(), diagnostics);
-    for rule in &document.modbus {
+    for rule in document.modbus.iter().filter(|rule| rule.ports.len() > 1) {
         let ports = rule.ports.iter().map(|port| (port, "this rule"));
         repeated_ports(&document.what, ports.collect(), diagnostics);
     }
     Conduit {
-        name: document.name.value.clone(),
+        max_outstanding: max_outstanding(&document, diagnostics),
+        modbus: modbus_rules(&document.what, document.modbus, diagnostics),
+        name: document.name.value,
         from,
         to,
-        rationale: document.rationale.clone(),
-        owner: document.owner.clone(),
-        agreement: document.agreement.clone(),
+        rationale: document.rationale,
+        owner: document.owner,
+        agreement: document.agreement,
         mode: document.mode,
         on_deny: document.on_deny,
         new_flows: document.new_flows,
-        tcp: values(document.tcp.clone()),
-        udp: values(document.udp.clone()),
+        tcp: values(document.tcp),
+        udp: values(document.udp),
         icmp_echo: document.icmp_echo,
-        max_outstanding: max_outstanding(document, diagnostics),
-        modbus: modbus_rules(document, diagnostics),
         span: document.name.span,
     }
 }
@@ -192,42 +197,51 @@ fn max_outstanding(document: &ConduitDocument, diagnostics: &mut Diagnostics) ->
     first.value
 }
 
-fn modbus_rules(document: &ConduitDocument, diagnostics: &mut Diagnostics) -> Vec<ModbusRule> {
-    let mut seen: HashMap<String, Span> = HashMap::new();
-    let mut rules = Vec::new();
-    for (number, rule) in document.modbus.iter().enumerate() {
-        let given = rule
-            .name
-            .as_ref()
-            .map(|name| (name.value.clone(), name.span));
-        let (name, span) = given.unwrap_or_else(|| (format!("modbus-{}", number + 1), rule.header));
-        if let Some(first) = seen.insert(name.clone(), span) {
+fn modbus_rules(
+    what: &str,
+    documents: Vec<ModbusDocument>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<ModbusRule> {
+    let rules: Vec<(ModbusRule, Span)> = documents
+        .into_iter()
+        .zip(1..)
+        .map(|(document, number)| modbus_rule(document, number))
+        .collect();
+    let mut seen: HashMap<&str, Span> = HashMap::with_capacity(rules.len());
+    for (rule, span) in &rules {
+        let name = rule.name.as_str();
+        if let Some(first) = seen.insert(name, *span) {
             let at = diagnostics.line_of(first);
             diagnostics.error(
                 "duplicate-name",
-                span,
-                format!("{} has two rules `{name}`", document.what),
+                *span,
+                format!("{what} has two rules `{name}`"),
                 format!("the other is at {at}: counters go by the name, choose another"),
             );
         }
-        rules.push(modbus_rule(name, rule));
     }
-    rules
+    rules.into_iter().map(|(rule, _)| rule).collect()
 }
 
-fn modbus_rule(name: String, rule: &ModbusDocument) -> ModbusRule {
-    ModbusRule {
+/// A rule, and where it is named.
+fn modbus_rule(document: ModbusDocument, number: usize) -> (ModbusRule, Span) {
+    let (name, span) = match document.name {
+        Some(name) => (name.value, name.span),
+        None => (format!("modbus-{number}"), document.header),
+    };
+    let rule = ModbusRule {
         name,
-        ports: values(rule.ports.clone()),
-        units: rule.units,
-        functions: rule.functions,
-        sub_functions: rule.sub_functions.clone(),
-        mei_types: rule.mei_types.clone(),
-        tables: rule.tables.clone(),
-        records: rule.records,
-        written: rule.written.clone(),
-        max_rate: rule.max_rate,
-        max_length: rule.max_length,
-        span: rule.header,
-    }
+        ports: values(document.ports),
+        units: document.units,
+        functions: document.functions,
+        sub_functions: document.sub_functions,
+        mei_types: document.mei_types,
+        tables: document.tables,
+        records: document.records,
+        written: document.written,
+        max_rate: document.max_rate,
+        max_length: document.max_length,
+        span: document.header,
+    };
+    (rule, span)
 }

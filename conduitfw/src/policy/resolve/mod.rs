@@ -36,7 +36,7 @@ pub(super) fn resolve(
     let index = networks(&document.zones, diagnostics);
     addresses(&document, &names, &index, diagnostics);
     let bridges = bridges(&document.bridges, &document.zones, diagnostics);
-    let conduits = conduits(&document.conduits, &names, diagnostics);
+    let conduits = conduits(document.conduits, &names, diagnostics);
 
     let mut policy = Policy {
         site: document.site,

@@ -34,34 +34,34 @@ impl Functions {
     }
 
     /// The functions allowed that `fits`, in order.
-    pub(super) fn those(&self, fits: impl Fn(FunctionCode) -> bool) -> Vec<FunctionCode> {
-        self.set
-            .iter()
-            .map(FunctionCode)
-            .filter(|function| fits(*function))
-            .collect()
+    pub(super) fn those(&self, fits: impl Fn(FunctionCode) -> bool) -> ByteSet {
+        let codes = self.set.iter();
+        codes.filter(|code| fits(FunctionCode(*code))).collect()
     }
 
     /// Takes out what came with a group. Returns what was named, which is a mistake.
-    pub(super) fn leave_out(&mut self, functions: Vec<FunctionCode>) -> Vec<FunctionCode> {
-        let (named, of_groups): (Vec<_>, Vec<_>) = functions
-            .into_iter()
-            .partition(|function| self.is_named(*function));
-        for function in of_groups {
-            self.set.remove(function.0);
-            self.left_out.insert(function.0, function.0);
+    pub(super) fn leave_out(&mut self, functions: ByteSet) -> ByteSet {
+        if functions.is_empty() {
+            return functions;
+        }
+        let (named, of_groups): (ByteSet, ByteSet) = functions
+            .iter()
+            .partition(|code| self.named.contains(*code));
+        for code in of_groups.iter() {
+            self.set.remove(code);
+            self.left_out.insert(code, code);
         }
         named
     }
 
     /// Tells what a group does not stand for in this rule.
     pub(super) fn remark(&self, section: &Section<'_>, diagnostics: &mut Diagnostics) {
-        let left_out = self.left_out.iter().map(FunctionCode);
-        let (unknown, known): (Vec<_>, Vec<_>) =
-            left_out.partition(|function| matches!(function.request_body(), Body::Any));
-        if unknown.is_empty() && known.is_empty() {
+        if self.left_out.is_empty() {
             return;
         }
+        let left_out = self.left_out.iter();
+        let (unknown, known): (ByteSet, ByteSet) =
+            left_out.partition(|code| matches!(FunctionCode(*code).request_body(), Body::Any));
         let mut what = Vec::new();
         if !known.is_empty() {
             what.push(in_words(&known));
@@ -79,8 +79,8 @@ impl Functions {
 }
 
 /// "function 6", "functions 5, 6 and 15".
-pub(super) fn in_words(functions: &[FunctionCode]) -> String {
-    let numbers: Vec<String> = functions.iter().map(|code| code.0.to_string()).collect();
+pub(super) fn in_words(functions: &ByteSet) -> String {
+    let numbers: Vec<String> = functions.iter().map(|code| code.to_string()).collect();
     match numbers.as_slice() {
         [] => "no function".to_owned(),
         [one] => format!("function {one}"),

@@ -53,16 +53,19 @@ pub(super) fn reading(table: ModbusTable, number: u16) -> Option<u16> {
 }
 
 fn single(text: &str) -> Result<(ModbusTable, u16), Fault> {
-    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(10)).collect();
-    let Some([leading, rest @ ..]) = digits
-        .as_deref()
-        .filter(|digits| matches!(digits.len(), 5 | 6))
+    let is_number = text.bytes().all(|digit| digit.is_ascii_digit());
+    let (Some((leading, rest)), true, 5 | 6) = (text.split_at_checked(1), is_number, text.len())
     else {
-        return Err(malformed(text, digits.is_some()));
+        return Err(malformed(text, is_number));
     };
+    let digit = |text: &str| text.parse::<u32>().ok();
     let table = ModbusTable::ALL
         .into_iter()
-        .find(|table| table.modicon_digit() == Some(*leading))
+        .find(|table| {
+            table
+                .modicon_digit()
+                .is_some_and(|own| digit(leading) == Some(own))
+        })
         .ok_or_else(|| {
             Fault::new(
                 "bad-register",
@@ -70,7 +73,7 @@ fn single(text: &str) -> Result<(ModbusTable, u16), Fault> {
                 "0 is for coils, 1 discrete inputs, 3 input registers, 4 holding registers",
             )
         })?;
-    let number = rest.iter().fold(0, |number, digit| number * 10 + digit);
+    let number = digit(rest).unwrap_or(0);
     if number == 0 {
         return Err(Fault::new(
             "bad-register",

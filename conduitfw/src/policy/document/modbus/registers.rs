@@ -1,13 +1,11 @@
 //! `coils`, `discrete_inputs`, `input_registers`, `holding_registers`, `registers`, `files` and
 //! `records`: what of each table a rule allows.
 
-use std::collections::BTreeMap;
-
 use conduitfw_common::modbus::function::FunctionCode;
 use toml::de::DeValue;
 
 use super::super::super::diagnostic::Diagnostics;
-use super::super::super::model::{ModbusTable, NumberType, OperandRange, TableRanges};
+use super::super::super::model::{ByteSet, ModbusTable, NumberType, OperandRange, TableRanges};
 use super::super::super::source::Spanned;
 use super::super::super::value::{self, Fault};
 use super::super::conduit::number_or_range;
@@ -69,13 +67,16 @@ pub(super) fn read(
     diagnostics: &mut Diagnostics,
 ) -> Tables {
     let before = diagnostics.errors();
-    let mut entries = Vec::new();
-    let mut given: Vec<ModbusTable> = Vec::new();
+    let mut entries = registers(section, functions, diagnostics);
+    let mut given = Given::default();
+    for entry in &entries {
+        given.add(entry.value.table);
+    }
     for table in ModbusTable::ALL {
         if !section.has(table.key()) {
             continue;
         }
-        given.push(table);
+        given.add(table);
         entries.extend(section.entries(table.key(), diagnostics, |value| {
             if table == ModbusTable::Files {
                 return file(value);
@@ -83,32 +84,51 @@ pub(super) fn read(
             entry(value, Some(table), table.key())
         }));
     }
-    let registers = registers(section, functions, diagnostics);
-    given.extend(registers.iter().map(|entry| entry.value.table));
-    entries.extend(registers);
     entries.sort_by_key(|entry| entry.span);
     both_ways(&entries, diagnostics);
     // Of lists that are wrong nothing follows.
     if !given.is_empty() && diagnostics.errors() == before {
         narrow(section, &given, functions, diagnostics);
     }
-    let mut odd = Vec::new();
-    let mut ranges: BTreeMap<ModbusTable, Vec<OperandRange>> = BTreeMap::new();
-    for entry in entries {
-        let range = entry.value.range;
-        let is_odd = (range.last - range.first).is_multiple_of(2);
-        if is_odd && entry.value.table == ModbusTable::HoldingRegisters {
-            odd.push(Spanned::new(range, entry.span));
-        }
-        ranges.entry(entry.value.table).or_default().push(range);
-    }
+    let of = |table: ModbusTable| {
+        let entries = entries
+            .iter()
+            .filter(move |entry| entry.value.table == table);
+        entries.map(|entry| Spanned {
+            value: entry.value.range,
+            span: entry.span,
+        })
+    };
+    let ranges = ModbusTable::ALL.into_iter().filter_map(|table| {
+        let ranges: Vec<OperandRange> = of(table).map(|range| range.value).collect();
+        (!ranges.is_empty()).then_some(TableRanges { table, ranges })
+    });
+    let odd = of(ModbusTable::HoldingRegisters)
+        .filter(|Spanned { value, .. }| (value.last - value.first).is_multiple_of(2));
     Tables {
-        ranges: ranges
-            .into_iter()
-            .map(|(table, ranges)| TableRanges { table, ranges })
-            .collect(),
+        ranges: ranges.collect(),
         records: records(section, diagnostics),
-        odd,
+        odd: odd.collect(),
+    }
+}
+
+/// Tables that a rule names.
+#[derive(Default)]
+struct Given([bool; ModbusTable::ALL.len()]);
+
+impl Given {
+    fn add(&mut self, table: ModbusTable) {
+        if let Some(place) = self.0.get_mut(table as usize) {
+            *place = true;
+        }
+    }
+
+    fn has(&self, table: ModbusTable) -> bool {
+        self.0.get(table as usize) == Some(&true)
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.0.contains(&true)
     }
 }
 
@@ -323,14 +343,14 @@ fn both_ways(entries: &[Spanned<Entry>], diagnostics: &mut Diagnostics) {
 /// Holds functions and tables against each other. What a group has beyond the tables is left out.
 fn narrow(
     section: &Section<'_>,
-    given: &[ModbusTable],
+    given: &Given,
     functions: &mut Functions,
     diagnostics: &mut Diagnostics,
 ) {
     for table in ModbusTable::ALL {
         let works_on = |code| ModbusTable::of(code) == Some(table);
         let working = functions.those(works_on);
-        if given.contains(&table) {
+        if given.has(table) {
             if working.is_empty() && section.has("functions") {
                 unused(section, table, diagnostics);
             }
@@ -365,9 +385,8 @@ fn unused(section: &Section<'_>, table: ModbusTable, diagnostics: &mut Diagnosti
     } else {
         REGISTERS
     };
-    let of_table: Vec<FunctionCode> = (0..=u8::MAX)
-        .map(FunctionCode)
-        .filter(|code| ModbusTable::of(*code) == Some(table))
+    let of_table: ByteSet = (0..=u8::MAX)
+        .filter(|code| ModbusTable::of(FunctionCode(*code)) == Some(table))
         .collect();
     let only_read = match table {
         ModbusTable::DiscreteInputs | ModbusTable::InputRegisters => "only read: ",
@@ -388,14 +407,16 @@ fn unused(section: &Section<'_>, table: ModbusTable, diagnostics: &mut Diagnosti
     );
 }
 
-fn missing_table(table: ModbusTable, given: &[ModbusTable], never: &[FunctionCode]) -> String {
-    let has_write = never.iter().any(|code| FunctionCode::WRITES.contains(code));
+fn missing_table(table: ModbusTable, given: &Given, never: &ByteSet) -> String {
+    let has_write = never
+        .iter()
+        .any(|code| FunctionCode::WRITES.contains(&FunctionCode(code)));
     let key = table.key();
     for (only_read, written) in [
         (ModbusTable::DiscreteInputs, ModbusTable::Coils),
         (ModbusTable::InputRegisters, ModbusTable::HoldingRegisters),
     ] {
-        if has_write && table == written && given.contains(&only_read) {
+        if has_write && table == written && given.has(only_read) {
             return format!("{}s are only read: writes need `{key}`", only_read.item());
         }
     }

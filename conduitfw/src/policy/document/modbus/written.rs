@@ -3,7 +3,7 @@
 use conduitfw_common::modbus::function::{Body, FunctionCode};
 
 use super::super::super::diagnostic::Diagnostics;
-use super::super::super::model::{Number, NumberRange, NumberType, WordOrder, Written};
+use super::super::super::model::{ByteSet, Number, NumberRange, NumberType, WordOrder, Written};
 use super::super::super::source::Span;
 use super::super::super::value::{Fault, a};
 use super::super::conduit::number_or_range;
@@ -166,7 +166,7 @@ fn mask(
 
 fn refuse(
     section: &Section<'_>,
-    never: &[FunctionCode],
+    never: &ByteSet,
     key: &str,
     why: &str,
     diagnostics: &mut Diagnostics,
