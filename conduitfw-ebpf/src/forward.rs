@@ -318,10 +318,12 @@ impl Lookup {
     /// byte.
     #[inline(always)]
     fn set(&mut self, word: usize, halves: [u32; 2]) {
-        let [low, high] = halves.map(u32::to_ne_bytes);
-        let [a, b, c, d] = low;
-        let [e, f, g, h] = high;
-        let value = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let [low, high] = halves.map(u64::from);
+        let value = if cfg!(target_endian = "little") {
+            high << 32 | low
+        } else {
+            low << 32 | high
+        };
         let pointer = self.words.as_mut_ptr().cast::<u64>().wrapping_add(word);
         // SAFETY: `word` is below `WORDS` in each call, and the record is this function's.
         unsafe { pointer.write_volatile(value) };

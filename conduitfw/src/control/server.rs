@@ -30,6 +30,8 @@ use crate::events::{Following, Published, Taken};
 const MAX_CLIENTS: usize = 16;
 /// How many of them may follow events; the others are for those who act.
 const MAX_FOLLOWERS: usize = 8;
+/// Bytes of a request that are read at once: a policy comes in few pieces.
+const READ_AT_ONCE: usize = 64 << 10;
 /// A client that takes longer to say what it wants, or to take its answer, is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The group that may use the socket, where it exists.
@@ -140,7 +142,7 @@ fn give_to_group(path: &Path, group: Option<&str>) -> io::Result<()> {
 
 async fn serve(stream: UnixStream, desk: Desk, _permit: OwnedSemaphorePermit) {
     let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
+    let mut reader = BufReader::with_capacity(READ_AT_ONCE, reader);
     let outcome = match timeout(PATIENCE, read_request(&mut reader)).await {
         Ok(Ok(Some(request))) => answer(request, &desk, &mut reader, &mut writer).await,
         Ok(Ok(None)) => Ok(()),

@@ -1,6 +1,11 @@
 //! From the object in this binary to programs in the kernel and maps under their pins.
 
-use std::{fmt, io, path::Path, thread, time::Duration};
+use std::{
+    fmt, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -192,25 +197,33 @@ fn load_into(
         }
     }
     let mut maps = Maps::open(pins.directory())?;
+    let known = maps.in_force()?.1.ticks_per_second;
+    // While the clock runs, the kernel verifies the program, which takes as long.
+    let watch = if took_over && known != 0 {
+        None
+    } else {
+        Some(Watch::start(&mut ebpf)?)
+    };
     program(&mut ebpf, PROGRAM)?
         .load()
         .map_err(|error| load_error(PROGRAM, error))?;
-    let known = maps.in_force()?.1.ticks_per_second;
-    // The window is that of the first load: a controller that takes over has nothing to pick up.
-    let ticks_per_second = if took_over && known != 0 {
-        known
-    } else {
-        let clock = Clock::measure(&mut ebpf)?;
-        if !took_over {
-            let settings = Plain(sizes.settings(clock.end_of(adopt))?);
-            maps.settings
-                .set(0, settings, 0)
-                .map_err(|source| DataPlaneError::Write {
-                    what: "settings",
-                    source,
-                })?;
+    let ticks_per_second = match watch {
+        None => known,
+        Some(watch) => {
+            let clock = watch.stop(&mut ebpf)?;
+            // The window is that of the first load: a controller that takes over has nothing to
+            // pick up.
+            if !took_over {
+                let settings = Plain(sizes.settings(clock.end_of(adopt))?);
+                maps.settings
+                    .set(0, settings, 0)
+                    .map_err(|source| DataPlaneError::Write {
+                        what: "settings",
+                        source,
+                    })?;
+            }
+            clock.ticks_per_second
         }
-        clock.ticks_per_second
     };
     Ok(Loaded {
         ebpf,
@@ -248,26 +261,45 @@ struct Clock {
     ticks_per_second: u32,
 }
 
-impl Clock {
-    /// Learns the kernel's HZ by watching its tick count beside its clock.
-    fn measure(ebpf: &mut Ebpf) -> Result<Self, DataPlaneError> {
+/// Learns the kernel's HZ by watching its tick count beside its clock.
+struct Watch {
+    first_ticks: u64,
+    first_ns: u64,
+    started: Instant,
+}
+
+impl Watch {
+    /// Times shorter than this tell 250 from 300 ticks a second not well enough.
+    const SHORTEST: Duration = Duration::from_millis(200);
+
+    fn start(ebpf: &mut Ebpf) -> Result<Self, DataPlaneError> {
         program(ebpf, CLOCK_PROGRAM)?
             .load()
             .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
         let (first_ticks, first_ns) = read_clock(ebpf)?;
-        thread::sleep(Duration::from_millis(200));
+        Ok(Self {
+            first_ticks,
+            first_ns,
+            started: Instant::now(),
+        })
+    }
+
+    fn stop(self, ebpf: &mut Ebpf) -> Result<Clock, DataPlaneError> {
+        thread::sleep(Self::SHORTEST.saturating_sub(self.started.elapsed()));
         let (last_ticks, last_ns) = read_clock(ebpf)?;
         program(ebpf, CLOCK_PROGRAM)?
             .unload()
             .map_err(|error| load_error(CLOCK_PROGRAM, error))?;
-        let ticks = last_ticks.saturating_sub(first_ticks);
-        let nanoseconds = last_ns.saturating_sub(first_ns).max(1);
-        Ok(Self {
+        let ticks = last_ticks.saturating_sub(self.first_ticks);
+        let nanoseconds = last_ns.saturating_sub(self.first_ns).max(1);
+        Ok(Clock {
             now_ticks: last_ticks,
             ticks_per_second: nearest_rate(ticks, nanoseconds),
         })
     }
+}
 
+impl Clock {
     /// What the counter shows when a time from now is over; 0 when there is no time.
     fn end_of(&self, time: Duration) -> u64 {
         if time.is_zero() {

@@ -3,13 +3,17 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
+use aya::programs::ProgramInfo;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
+use super::attach::{attached_program, interface_index};
 use crate::{dataplane::DataPlaneError, instance::Instance};
 
 /// The directory of pins of one instance.
@@ -143,7 +147,24 @@ impl Pins {
 ///
 /// As [`Pins::remove_all`].
 pub fn detach(instance: &Instance) -> Result<Vec<String>, DataPlaneError> {
-    Pins::of(instance).remove_all()
+    let pins = Pins::of(instance);
+    let ours = ProgramInfo::from_pin(pins.program()).map_or(0, |program| program.id());
+    let interfaces = pins.remove_all()?;
+    let until = Instant::now() + LINGERING;
+    for interface in &interfaces {
+        while is_on(interface, ours) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(interfaces)
+}
+
+/// A pin is gone at once; what it held follows after a grace period of RCU.
+const LINGERING: Duration = Duration::from_secs(2);
+
+fn is_on(interface: &str, program: u32) -> bool {
+    let found = interface_index(interface).map(attached_program);
+    matches!(found, Some(Ok(Some(found))) if found.id == program)
 }
 
 fn remove(path: &Path) -> Result<(), DataPlaneError> {
