@@ -241,7 +241,11 @@ impl Account {
         let number = |key| find(&status, key).and_then(Value::as_f64);
         Ok(Self {
             delivered: number("events_delivered").context("no events_delivered")?,
-            lost: number("lost").context("no lost")?,
+            // Forwarding has a number of this name as well.
+            lost: find(&status, "events")
+                .and_then(|events| events.get("lost"))
+                .and_then(Value::as_f64)
+                .context("no lost events")?,
         })
     }
 }

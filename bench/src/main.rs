@@ -199,7 +199,8 @@ fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
         .as_ref()
         .filter(|_| arguments.only.is_empty())
     {
-        fs::write(file, page::write(report))
+        let counts = arguments.slowest.with_file_name("instructions.txt");
+        fs::write(file, page::write(report, &counts))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(file) = &arguments.compare {

@@ -12,10 +12,9 @@ use crate::site::{CLIENT, SERVER, Site, existing};
 use crate::targets::{gateway, load};
 
 /// The gateways, bare forwarding first.
-const GATEWAYS: [&str; 7] = [
+const GATEWAYS: [&str; 6] = [
     gateway::BARE,
     gateway::PASSING,
-    gateway::REDIRECTING,
     gateway::CONNTRACK,
     gateway::FUNCTION_CODE,
     gateway::CONDUITFW,
