@@ -7,7 +7,7 @@
 
 use crate::edit::refused;
 use crate::flow::connection::{ahead, close};
-use crate::flow::entry::{Direction, HISTORY_BYTES, flow_flag, side_flag};
+use crate::flow::entry::{Direction, FlowEntry, HISTORY_BYTES, Side, flow_flag, side_flag};
 use crate::judge::end;
 use crate::judgement::Judgement;
 use crate::modbus::{FUNCTION_AT, Judged, Rest};
@@ -32,12 +32,13 @@ pub const fn concerns(packet: &Packet) -> bool {
 /// locked.
 #[inline(always)]
 pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
-    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+    let Some(entry) = p.flow_seen(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
-    let (conduit, observe) = (entry.conduit, entry.observe);
-    let judgement = match take_segment(p, packet, place) {
-        Ok(()) => allowed(p, conduit, observe),
+    let held = Held::of(entry);
+    let (side, conduit, observe) = (entry.request, entry.conduit, entry.observe);
+    let judgement = match take_segment(p, packet, place, &held, &side) {
+        Ok(is_edited) => allowed(p, conduit, observe, is_edited),
         Err(reason) => {
             let workspace = p.workspace();
             if workspace.denied.fields == 0 {
@@ -58,8 +59,7 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
 
 /// The segment goes on, as it is or with what it holds of denied requests changed.
 #[inline(always)]
-fn allowed<P: Platform>(p: &mut P, conduit: u16, observe: u8) -> Judgement {
-    let index = p.seen().stream;
+fn allowed<P: Platform>(p: &mut P, conduit: u16, observe: u8, is_edited: bool) -> Judgement {
     if let Some(reason) = Reason::from_number(p.seen().neutralised) {
         let judgement = Judgement::deny(reason, conduit).going(Direction::Request);
         return if observe == 0 {
@@ -69,39 +69,62 @@ fn allowed<P: Platform>(p: &mut P, conduit: u16, observe: u8) -> Judgement {
         };
     }
     let judgement = Judgement::pass(conduit).going(Direction::Request);
-    match p.stream(index) {
-        Some(stream) if stream.edited != 0 => judgement.edited(),
-        _ => judgement,
+    if is_edited {
+        judgement.edited()
+    } else {
+        judgement
     }
 }
 
-/// Finds the stream of the flow at `place`, and readies the workspace for its ADUs.
+/// What of a flow's entry is needed while its bytes are inspected.
+pub(crate) struct Held {
+    serial: u32,
+    /// Index into `STREAMS`.
+    pub(crate) stream: u32,
+    conduit: u16,
+    rule_set: u16,
+    outstanding: u8,
+    on_deny: u8,
+    pub(crate) is_picked_up: bool,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(crate) fn of(entry: &FlowEntry) -> Self {
+        Self {
+            serial: entry.serial,
+            stream: entry.stream.wrapping_sub(1),
+            conduit: entry.conduit,
+            rule_set: entry.rule_set,
+            outstanding: entry.outstanding,
+            on_deny: if entry.observe == 0 {
+                entry.on_deny
+            } else {
+                Verdict::Pass.number()
+            },
+            is_picked_up: entry.flags & flow_flag::ADOPTED != 0,
+        }
+    }
+}
+
+/// Readies the workspace for the ADUs of the flow at `place`, and answers where in its streams the ADU
+/// and the reply begin that are due or not yet whole.
 #[inline(always)]
-pub(crate) fn enter<P: Platform>(p: &mut P, place: u32) -> Result<(), Reason> {
-    let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
-    let (serial, index) = (entry.serial, entry.stream.wrapping_sub(1));
-    let (conduit, rule_set, outstanding) = (entry.conduit, entry.rule_set, entry.outstanding);
-    let is_picked_up = entry.flags & flow_flag::ADOPTED != 0;
-    let on_deny = if entry.observe == 0 {
-        entry.on_deny
-    } else {
-        Verdict::Pass.number()
-    };
+pub(crate) fn enter<P: Platform>(p: &mut P, place: u32, held: &Held) -> Result<(u32, u32), Reason> {
     let workspace = p.workspace();
-    workspace.rule_set = rule_set;
-    workspace.on_deny = on_deny;
-    workspace.stream = index;
+    workspace.rule_set = held.rule_set;
+    workspace.on_deny = held.on_deny;
+    workspace.stream = held.stream;
     workspace.place = place;
-    workspace.conduit = conduit;
-    workspace.outstanding = outstanding;
-    workspace.is_picked_up = u8::from(is_picked_up);
-    workspace.neutralised = 0;
+    workspace.conduit = held.conduit;
+    workspace.outstanding = held.outstanding;
+    workspace.is_picked_up = u8::from(held.is_picked_up);
     workspace.pending_writes = 0;
-    let held = p.stream(index).ok_or(Reason::NoFlow)?;
-    if held.owner != place.wrapping_add(1) || held.serial != serial {
+    let stream = p.stream(held.stream).ok_or(Reason::NoFlow)?;
+    if stream.owner != place.wrapping_add(1) || stream.serial != held.serial {
         return Err(Reason::NoFlow);
     }
-    Ok(())
+    Ok((stream.adu_start, stream.reply_start))
 }
 
 /// In mode observe a denied segment passes, and the next one is taken to begin with an ADU.
@@ -124,15 +147,17 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
     }
 }
 
-/// Takes the segment into the stream, or says why not.
+/// Takes the segment into the stream, or says why not. Answers whether it may have to be changed.
 #[inline(always)]
-fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(), Reason> {
-    enter(p, place)?;
-    let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
-    let side = entry.request;
-    let is_picked_up = entry.flags & flow_flag::ADOPTED != 0;
-    let stream = p.seen().stream;
-    let adu_start = p.stream(stream).ok_or(Reason::NoFlow)?.adu_start;
+fn take_segment<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    held: &Held,
+    side: &Side,
+) -> Result<bool, Reason> {
+    let (mut adu_start, _) = enter(p, place, held)?;
+    let stream = held.stream;
 
     // A sequence number is due; a FIN that was counted stands one behind the data.
     let fin = side.flags & side_flag::FIN;
@@ -142,7 +167,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
     }
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
     let is_new = ahead(data_end, due) > 0;
-    if is_picked_up {
+    if held.is_picked_up {
         check_picked_up(p, packet, due, is_new)?;
     }
     // An end before what went by already: whoever has not got that yet would believe it.
@@ -173,20 +198,20 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<(
                 bytes,
             },
         )?;
-        if let Some(stream) = p.stream(stream) {
-            stream.adu_start = next_adu;
-        }
         keep_writes(p);
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end;
         }
+        adu_start = next_adu;
     }
     if packet.tcp_flags & flag::FIN != 0
         && let Some(entry) = p.flow(FlowTable::Flows, place)
     {
         close(entry, Direction::Request, data_end);
     }
-    Ok(())
+    let stream = p.stream(stream).ok_or(Reason::NoFlow)?;
+    stream.adu_start = adu_start;
+    Ok(stream.edited != 0)
 }
 
 /// What a connection that is picked up may send before a reply shows that its responder waits for

@@ -4,8 +4,8 @@
 //! yet whole: a responder that repeats itself repeats what the initiator has asked for.
 
 use crate::flow::connection::{ahead, close};
-use crate::flow::entry::{Direction, side_flag};
-use crate::inspect::{MAX_ADUS, enter};
+use crate::flow::entry::{Direction, Side, side_flag};
+use crate::inspect::{Held, MAX_ADUS, enter};
 use crate::judge::end;
 use crate::judgement::Judgement;
 use crate::modbus::Judged;
@@ -17,11 +17,12 @@ use crate::wire::tcp::flag;
 /// Judges the segment at hand, of the responder of the flow at `place`, which the caller has locked.
 #[inline(always)]
 pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
-    let Some(entry) = p.flow(FlowTable::Flows, place) else {
+    let Some(entry) = p.flow_seen(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, 0);
     };
-    let (conduit, observe) = (entry.conduit, entry.observe);
-    match take_segment(p, packet, place) {
+    let held = Held::of(entry);
+    let (side, conduit, observe) = (entry.reply, entry.conduit, entry.observe);
+    match take_segment(p, packet, place, &held, &side) {
         Ok(is_edited) => {
             let judgement = Judgement::pass(conduit).going(Direction::Reply);
             if is_edited {
@@ -68,10 +69,14 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
 
 /// Takes the segment into the stream, or says why not. Answers whether it may have to be changed.
 #[inline(always)]
-fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<bool, Reason> {
-    enter(p, place)?;
-    let entry = p.flow(FlowTable::Flows, place).ok_or(Reason::NoFlow)?;
-    let side = entry.reply;
+fn take_segment<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    held: &Held,
+    side: &Side,
+) -> Result<bool, Reason> {
+    let (_, mut start) = enter(p, place, held)?;
     let fin = side.flags & side_flag::FIN;
     let due = side.next.wrapping_sub(fin);
     if ahead(packet.sequence, due) > 0 {
@@ -82,11 +87,7 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<b
         let skip = due.wrapping_sub(packet.sequence);
         let at = packet.payload_at.wrapping_add(skip);
         let bytes = packet.payload_bytes.wrapping_sub(skip);
-        let start = walk(p, due, at, bytes)?;
-        let index = p.seen().stream;
-        if let Some(stream) = p.stream(index) {
-            stream.reply_start = start;
-        }
+        start = walk(p, start, due, at, bytes)?;
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.reply.next = data_end;
         }
@@ -96,18 +97,14 @@ fn take_segment<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Result<b
     {
         close(entry, Direction::Reply, data_end);
     }
-    let index = p.seen().stream;
-    Ok(p.stream(index).is_some_and(|stream| stream.edited != 0))
+    let stream = p.stream(held.stream).ok_or(Reason::NoFlow)?;
+    stream.reply_start = start;
+    Ok(stream.edited != 0)
 }
 
 /// Judges every reply whose head the new bytes reach; returns where the next one begins.
 #[inline(always)]
-fn walk<P: Platform>(p: &mut P, due: u32, at: u32, bytes: u32) -> Result<u32, Reason> {
-    let index = p.seen().stream;
-    let start = match p.stream(index) {
-        Some(stream) => stream.reply_start,
-        None => return Err(Reason::NoFlow),
-    };
+fn walk<P: Platform>(p: &mut P, start: u32, due: u32, at: u32, bytes: u32) -> Result<u32, Reason> {
     // Negative: so many bytes of a reply are kept already. Positive: a judged one goes on.
     let lead = ahead(start, due);
     let mut offset = 0;
