@@ -133,6 +133,15 @@ impl ByteSource for Frame {
     }
 
     #[inline(always)]
+    fn twelve(&self, at: u32) -> Result<(u64, u32), Truncated> {
+        let head = self.pointer::<[u32; 3]>(at)?.cast::<u64>();
+        let rest = head.wrapping_add(1).cast::<u32>();
+        // SAFETY: `pointer` checked that twelve bytes lie within the frame.
+        let (head, rest) = unsafe { (head.read_unaligned(), rest.read_unaligned()) };
+        Ok((u64::from_be(head), u32::from_be(rest)))
+    }
+
+    #[inline(always)]
     fn address(&self, at: u32) -> Result<Address, Truncated> {
         let first = self.pointer::<Address>(at)?.cast::<u32>();
         let word = |number: usize| {

@@ -60,6 +60,11 @@ impl ByteSource for Kernel {
     }
 
     #[inline(always)]
+    fn twelve(&self, at: u32) -> Result<(u64, u32), Truncated> {
+        self.frame.twelve(at)
+    }
+
+    #[inline(always)]
     fn address(&self, at: u32) -> Result<Address, Truncated> {
         self.frame.address(at)
     }

@@ -45,7 +45,7 @@ pub fn judge<P: Platform>(p: &mut P, at: u32, sequence: u32, bytes: u32) -> u32 
 /// Judges the request that begins at `at` of the frame.
 #[inline(always)]
 fn is_allowed<P: Platform>(p: &mut P, at: u32, sequence: u32) -> bool {
-    let (Ok(head), Ok(operands)) = (p.u64(at), p.u32(at.wrapping_add(8))) else {
+    let Ok((head, operands)) = p.twelve(at) else {
         return false;
     };
     let [t1, t0, p1, p0, l1, l0, unit, code] = head.to_be_bytes();
@@ -90,7 +90,7 @@ fn is_allowed<P: Platform>(p: &mut P, at: u32, sequence: u32) -> bool {
     stream.waiting = stream.waiting.wrapping_add(1);
     *row = note(&Asked {
         operation: &asked,
-        expected: reply::expected(&asked),
+        expected: reply::expected_of_plain(&asked),
         sequence,
         bytes: REQUEST_BYTES,
         reason: 0,

@@ -53,17 +53,36 @@ impl Expected {
     };
 }
 
+/// [`expected`] for functions 1 to 6.
+#[inline(always)]
+pub(super) fn expected_of_plain(request: &EventOperation) -> Expected {
+    let (length, echo_kind, echo) = if request.function <= 2 {
+        let bytes = request.quantity.wrapping_add(7) >> 3;
+        (bytes.wrapping_add(3), echo::COUNT, 0)
+    } else if request.function <= 4 {
+        (registers_length(request.quantity), echo::COUNT, 0)
+    } else {
+        (6, echo::WORD, request.address)
+    };
+    Expected {
+        length,
+        echo_kind,
+        echo,
+    }
+}
+
+/// MBAP length of a reply with so many registers.
+#[inline(always)]
+const fn registers_length(quantity: u16) -> u16 {
+    quantity.wrapping_mul(2).wrapping_add(3)
+}
+
 #[inline(always)]
 pub(super) fn expected(request: &EventOperation) -> Expected {
-    let quantity = request.quantity;
     let (length, echo_kind, echo) = match request.function {
-        1 | 2 => (
-            (quantity.wrapping_add(7) >> 3).wrapping_add(3),
-            echo::COUNT,
-            0,
-        ),
-        3 | 4 | 23 => (quantity.wrapping_mul(2).wrapping_add(3), echo::COUNT, 0),
-        5 | 6 | 15 | 16 => (6, echo::WORD, request.address),
+        1..=6 => return expected_of_plain(request),
+        23 => (registers_length(request.quantity), echo::COUNT, 0),
+        15 | 16 => (6, echo::WORD, request.address),
         7 => (3, echo::ANY, 0),
         8 => (request.length, echo::WORD, request.sub_function),
         11 => (6, echo::ANY, 0),
