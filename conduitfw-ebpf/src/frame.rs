@@ -134,10 +134,11 @@ impl ByteSource for Frame {
 
     #[inline(always)]
     fn twelve(&self, at: u32) -> Result<(u64, u32), Truncated> {
-        let head = self.pointer::<[u32; 3]>(at)?.cast::<u64>();
-        let rest = head.wrapping_add(1).cast::<u32>();
+        let twelve = self.pointer::<[u8; 12]>(at)?.cast::<u8>();
         // SAFETY: `pointer` checked that twelve bytes lie within the frame.
-        let (head, rest) = unsafe { (head.read_unaligned(), rest.read_unaligned()) };
+        let head = unsafe { twelve.cast::<u64>().read_unaligned() };
+        // SAFETY: as above.
+        let rest = unsafe { twelve.wrapping_add(8).cast::<u32>().read_unaligned() };
         Ok((u64::from_be(head), u32::from_be(rest)))
     }
 

@@ -95,7 +95,7 @@ pub(crate) fn store(stream: &mut Stream, sequence: u32, word: u64) {
 #[inline(always)]
 pub(crate) fn store_twelve(stream: &mut Stream, sequence: u32, head: u64, rest: u32) {
     let at = place(sequence);
-    if at < 8 || at > LAST_WORD - 4 {
+    if !(8..=LAST_WORD - 4).contains(&at) {
         // The last eight of them, over the first.
         store(stream, sequence, head);
         let last = head >> 32 | u64::from(rest) << 32;

@@ -751,6 +751,7 @@ fn the_longest_lists_are_read_in_time() {
             |loaded| format!("{} notes", loaded.notes.len()),
         );
         println!("{number} of {key}: {took:?}, {found}");
-        assert!(took < Duration::from_secs(30), "{key}: {took:?}");
+        // Seconds, on a machine that has nothing else to do; what grows with the square needs hours.
+        assert!(took < Duration::from_secs(180), "{key}: {took:?}");
     }
 }
