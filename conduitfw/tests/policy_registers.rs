@@ -752,6 +752,6 @@ fn the_longest_lists_are_read_in_time() {
         );
         println!("{number} of {key}: {took:?}, {found}");
         // Seconds, on a machine that has nothing else to do; what grows with the square needs hours.
-        assert!(took < Duration::from_secs(180), "{key}: {took:?}");
+        assert!(took < Duration::from_mins(3), "{key}: {took:?}");
     }
 }
