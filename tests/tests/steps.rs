@@ -283,3 +283,25 @@ fn a_rate_counts_what_passes() -> Result<()> {
     }
     stage.finish()
 }
+
+#[test]
+fn a_reply_confirms_what_was_written_to_its_own_unit() -> Result<()> {
+    let rule = format!("{WRITES}\nmax_step = 10");
+    let policy = dropping(&[&rule]).replace("units = [1]", "units = [1, 2]");
+    let mut stage = stage!(&policy);
+    let mut talk = stage.talk()?;
+    let write = |unit: u8, value: u16| adu(u16::from(unit), unit, write_single(6, 5, value));
+    talk.asks(&mut stage, "unit 1", &write(1, 10), Pass)?;
+    talk.asks(&mut stage, "unit 2", &write(2, 100), Pass)?;
+    talk.answers(&mut stage, "of unit 2", &write(2, 100), Pass)?;
+    talk.answers(&mut stage, "of unit 1", &write(1, 10), Pass)?;
+    for (name, unit, value, want) in [
+        ("a step of unit 1", 1, 15, Pass),
+        ("a step of unit 2", 2, 105, Pass),
+        ("too far for unit 1", 1, 26, STEP),
+        ("too far for unit 2", 2, 116, STEP),
+    ] {
+        talk.asks(&mut stage, name, &write(unit, value), want)?;
+    }
+    stage.finish()
+}

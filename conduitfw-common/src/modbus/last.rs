@@ -2,11 +2,11 @@
 
 use crate::bytes::ByteSource;
 use crate::platform::{FlowTable, PendingWrite, Platform, Workspace};
-use crate::table::{Limits, RegisterKey, limit};
+use crate::table::{LastValue, Limits, RegisterKey, limit};
 use crate::verdict::Reason;
 
 use super::number;
-use super::written::{Checked, MAX_WRITTEN, interval_of, read, width, written};
+use super::written::{Checked, Form, MAX_WRITTEN, interval_of, read, width, written};
 
 /// Whether a value is too far from the last ones, where there are any.
 #[inline(always)]
@@ -153,38 +153,57 @@ pub fn keep_register<P: Platform, B: ByteSource>(
     if interval == CONFIRMED && known.is_none() {
         return kept.to_bits();
     }
-    let mut last = known.unwrap_or_default();
-    let mut limits = Limits {
-        number: last.number,
-        low_word_first: last.low_word_first,
-        ..Limits::default()
+    // By its fields: of an empty one LLVM makes a call to `memset`, for which the stack is too short.
+    let (passed, mut confirmed, mut is_confirmed, known_as) = match known {
+        Some(LastValue {
+            passed,
+            confirmed,
+            is_confirmed,
+            number,
+            low_word_first,
+            ..
+        }) => (passed, confirmed, is_confirmed, (number, low_word_first)),
+        None => (0, 0, 0, (0, 0)),
+    };
+    let mut form = Form {
+        number: known_as.0,
+        low_word_first: known_as.1,
     };
     if interval != CONFIRMED {
         let Some((index, interval)) = interval_of(p, register, interval) else {
             return kept.to_bits();
         };
         kept.interval = index;
-        limits = p.limits(p.seen().slot, interval.limits).unwrap_or_default();
-        if interval.limits == 0 || limits.flags & limit::STEP == 0 {
-            kept.width = width(&limits);
+        let flags = match p.limits(p.seen().slot, interval.limits) {
+            Some(limits) => {
+                form = Form::of(&limits);
+                limits.flags
+            }
+            None => 0,
+        };
+        if interval.limits == 0 || flags & limit::STEP == 0 {
+            kept.width = width(form.number);
             return kept.to_bits();
         }
     }
-    kept.width = width(&limits);
-    let Ok(raw) = read(source, &written, register, &limits) else {
+    kept.width = width(form.number);
+    let Ok(raw) = read(source, &written, register, form) else {
         return kept.to_bits();
     };
+    let mut new_passed = raw;
     if interval == CONFIRMED {
-        last.confirmed = raw;
-        last.is_confirmed = 1;
-    } else {
-        if last.number != limits.number || last.low_word_first != limits.low_word_first {
-            last.is_confirmed = 0;
-        }
-        last.passed = raw;
-        last.number = limits.number;
-        last.low_word_first = limits.low_word_first;
+        (new_passed, confirmed, is_confirmed) = (passed, raw, 1);
+    } else if known_as != (form.number, form.low_word_first) {
+        is_confirmed = 0;
     }
+    let last = LastValue {
+        passed: new_passed,
+        confirmed,
+        is_confirmed,
+        number: form.number,
+        low_word_first: form.low_word_first,
+        reserved: 0,
+    };
     p.set_last_value(&key, &last);
     kept.to_bits()
 }

@@ -269,6 +269,7 @@ fn answer<P: Platform>(p: &mut P, reply: &Reply) -> Result<(), Reason> {
     }
     stream.waiting = stream.waiting.wrapping_sub(1);
     if is_guarded {
+        p.workspace().operation.unit = reply.unit;
         p.confirm_written(guarded_at);
     }
     p.count_response(conduit, bucket(now.wrapping_sub(asked_ticks)));

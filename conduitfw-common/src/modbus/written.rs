@@ -181,7 +181,7 @@ pub fn check_register<P: Platform, B: ByteSource>(
             return checked.to_bits();
         }
     }
-    let Ok(raw) = read(source, &written, register, &limits) else {
+    let Ok(raw) = read(source, &written, register, Form::of(&limits)) else {
         return Checked::denied(Reason::TruncatedFrame).to_bits();
     };
     let is_half = number::width(limits.number) == 2
@@ -197,7 +197,7 @@ pub fn check_register<P: Platform, B: ByteSource>(
     }
     let [_, _, _, reason] = reason.to_be_bytes();
     checked.reason = reason;
-    checked.width = width(&limits);
+    checked.width = width(limits.number);
     checked.is_guarded = limits.flags & limit::STEP != 0;
     checked.to_bits()
 }
@@ -254,20 +254,39 @@ fn masked(raw: u32, and_mask: u32, limits: &Limits) -> Option<u32> {
     if touched == 0xffff { Some(raw) } else { None }
 }
 
+/// How a number stands in registers.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    /// One of [`crate::table::number`].
+    pub(super) number: u8,
+    /// 1: low word first.
+    pub(super) low_word_first: u8,
+}
+
+impl Form {
+    #[inline(always)]
+    pub(super) const fn of(limits: &Limits) -> Self {
+        Self {
+            number: limits.number,
+            low_word_first: limits.low_word_first,
+        }
+    }
+}
+
 #[inline(always)]
 pub(super) fn read<B: ByteSource>(
     source: &B,
     written: &Written,
     register: u32,
-    limits: &Limits,
+    form: Form,
 ) -> Result<u32, Reason> {
     let offset = register.wrapping_sub(written.first) << 1;
     let at = written.values_at.wrapping_add(offset);
-    if number::width(limits.number) == 1 {
+    if number::width(form.number) == 1 {
         return Ok(u32::from(source.u16(at)?));
     }
     let raw = source.u32(at)?;
-    Ok(if limits.low_word_first == 0 {
+    Ok(if form.low_word_first == 0 {
         raw
     } else {
         raw.rotate_left(16)
@@ -341,10 +360,6 @@ fn is_among<P: Platform>(p: &P, slot: u32, limits: &Limits, raw: u32) -> bool {
 }
 
 #[inline(always)]
-pub(super) const fn width(limits: &Limits) -> u8 {
-    if number::width(limits.number) == 2 {
-        2
-    } else {
-        1
-    }
+pub(super) const fn width(number: u8) -> u8 {
+    if number::width(number) == 2 { 2 } else { 1 }
 }
