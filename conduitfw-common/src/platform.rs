@@ -234,6 +234,8 @@ pub trait Platform: ByteSource {
     fn check_register(&mut self, register: u32, interval: u32) -> u64;
     /// Stage: [`crate::modbus::last::keep_register`].
     fn keep_register(&mut self, register: u32, interval: u32) -> u64;
+    /// Stage: [`crate::modbus::last::confirm_register`].
+    fn confirm_register(&mut self, register: u32) -> u32;
     /// Stage: [`crate::modbus::last::confirm`].
     fn confirm_written(&mut self, sequence: u32);
     /// Stage: [`crate::modbus::coils::check_coils`].

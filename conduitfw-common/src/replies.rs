@@ -4,7 +4,7 @@
 //! yet whole: a responder that repeats itself repeats what the initiator has asked for.
 
 use crate::flow::connection::{ahead, close};
-use crate::flow::entry::{Direction, Side, side_flag};
+use crate::flow::entry::{Direction, side_flag};
 use crate::inspect::{Held, MAX_ADUS, enter};
 use crate::judge::end;
 use crate::judgement::Judgement;
@@ -21,8 +21,13 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
         return Judgement::deny(Reason::NoFlow, 0);
     };
     let held = Held::of(entry);
-    let (side, conduit, observe) = (entry.reply, entry.conduit, entry.observe);
-    match take_segment(p, packet, place, &held, &side) {
+    let (conduit, observe) = (entry.conduit, entry.observe);
+    // A FIN that was counted stands one behind the data.
+    let due = entry
+        .reply
+        .next
+        .wrapping_sub(entry.reply.flags & side_flag::FIN);
+    match take_segment(p, packet, place, &held, due) {
         Ok(is_edited) => {
             let judgement = Judgement::pass(conduit).going(Direction::Reply);
             if is_edited {
@@ -74,11 +79,9 @@ fn take_segment<P: Platform>(
     packet: &Packet,
     place: u32,
     held: &Held,
-    side: &Side,
+    due: u32,
 ) -> Result<bool, Reason> {
     let (_, mut start) = enter(p, place, held)?;
-    let fin = side.flags & side_flag::FIN;
-    let due = side.next.wrapping_sub(fin);
     if ahead(packet.sequence, due) > 0 {
         return Err(Reason::OutOfOrder);
     }

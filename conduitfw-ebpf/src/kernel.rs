@@ -433,6 +433,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn confirm_register(&mut self, register: u32) -> u32 {
+        stages::confirm_register(register)
+    }
+
+    #[inline(always)]
     fn confirm_written(&mut self, sequence: u32) {
         stages::confirm_written(sequence);
     }

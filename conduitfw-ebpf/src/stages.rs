@@ -220,6 +220,17 @@ pub(crate) extern "C" fn keep_register(register: u32, interval: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn confirm_register(register: u32) -> u32 {
+    match at_hand() {
+        Some((mut kernel, stream)) => {
+            last::confirm_register(&mut kernel, &History(stream), register)
+        }
+        None => 1,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn check_coils(sequence: u32) -> u32 {
     match at_hand() {
         Some((mut kernel, stream)) => coils::check_coils(&mut kernel, &History(stream), sequence),

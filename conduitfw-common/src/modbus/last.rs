@@ -6,6 +6,7 @@ use crate::table::{LastValue, Limits, RegisterKey, limit};
 use crate::verdict::Reason;
 
 use super::number;
+use super::request::limits_of;
 use super::written::{Checked, Form, MAX_WRITTEN, interval_of, read, width, written};
 
 /// Whether a value is too far from the last ones, where there are any.
@@ -122,13 +123,31 @@ pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) {
         if register > written.last {
             break;
         }
-        let kept = Checked::from_bits(p.keep_register(register, CONFIRMED));
-        register = register.wrapping_add(u32::from(kept.width));
+        let width = p.confirm_register(register);
+        register = register.wrapping_add(width);
     }
 }
 
-/// In place of an interval: [`keep_register`] is to confirm what it kept before.
-const CONFIRMED: u32 = u32::MAX;
+/// Confirms the number that begins at one register, if its last value counts; answers its registers.
+#[inline(always)]
+pub fn confirm_register<P: Platform, B: ByteSource>(p: &mut P, source: &B, register: u32) -> u32 {
+    let written = p.seen().written;
+    let Some(key) = register_key(p, register) else {
+        return 1;
+    };
+    let Some(mut last) = p.last_value(&key) else {
+        return 1;
+    };
+    let form = Form {
+        number: last.number,
+        low_word_first: last.low_word_first,
+    };
+    if let Ok(raw) = read(source, &written, register, form) {
+        (last.confirmed, last.is_confirmed) = (raw, 1);
+        p.set_last_value(&key, &last);
+    }
+    u32::from(width(form.number))
+}
 
 /// Remembers the number that begins at one register, if its last value counts; answers as
 /// [`check_register`] does.
@@ -149,55 +168,30 @@ pub fn keep_register<P: Platform, B: ByteSource>(
     let Some(key) = register_key(p, register) else {
         return kept.to_bits();
     };
-    let known = p.last_value(&key);
-    if interval == CONFIRMED && known.is_none() {
+    let Some((index, interval)) = interval_of(p, register, interval) else {
         return kept.to_bits();
-    }
-    // By its fields: of an empty one LLVM makes a call to `memset`, for which the stack is too short.
-    let (passed, mut confirmed, mut is_confirmed, known_as) = match known {
-        Some(LastValue {
-            passed,
-            confirmed,
-            is_confirmed,
-            number,
-            low_word_first,
-            ..
-        }) => (passed, confirmed, is_confirmed, (number, low_word_first)),
-        None => (0, 0, 0, (0, 0)),
     };
-    let mut form = Form {
-        number: known_as.0,
-        low_word_first: known_as.1,
+    kept.interval = index;
+    let Some(limits) = limits_of(p, p.seen().slot, interval.limits) else {
+        return kept.to_bits();
     };
-    if interval != CONFIRMED {
-        let Some((index, interval)) = interval_of(p, register, interval) else {
-            return kept.to_bits();
-        };
-        kept.interval = index;
-        let flags = match p.limits(p.seen().slot, interval.limits) {
-            Some(limits) => {
-                form = Form::of(&limits);
-                limits.flags
-            }
-            None => 0,
-        };
-        if interval.limits == 0 || flags & limit::STEP == 0 {
-            kept.width = width(form.number);
-            return kept.to_bits();
-        }
-    }
+    let form = Form::of(&limits);
     kept.width = width(form.number);
-    let Ok(raw) = read(source, &written, register, form) else {
+    if limits.flags & limit::STEP == 0 {
+        return kept.to_bits();
+    }
+    let Ok(passed) = read(source, &written, register, form) else {
         return kept.to_bits();
     };
-    let mut new_passed = raw;
-    if interval == CONFIRMED {
-        (new_passed, confirmed, is_confirmed) = (passed, raw, 1);
-    } else if known_as != (form.number, form.low_word_first) {
-        is_confirmed = 0;
-    }
+    let (confirmed, is_confirmed) = match p.last_value(&key) {
+        Some(last) if last.number == form.number && last.low_word_first == form.low_word_first => {
+            (last.confirmed, last.is_confirmed)
+        }
+        Some(last) => (last.confirmed, 0),
+        None => (0, 0),
+    };
     let last = LastValue {
-        passed: new_passed,
+        passed,
         confirmed,
         is_confirmed,
         number: form.number,

@@ -340,6 +340,13 @@ impl Platform for Simulator {
         }
     }
 
+    fn confirm_register(&mut self, register: u32) -> u32 {
+        match self.history(self.workspace.stream) {
+            Some(kept) => last::confirm_register(self, &kept, register),
+            None => 1,
+        }
+    }
+
     fn confirm_written(&mut self, sequence: u32) {
         if let Some(kept) = self.history(self.workspace.stream) {
             last::confirm(self, &kept, sequence);
