@@ -84,7 +84,12 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     if (is_syn || had_flags & flow_flag::REOPENING != 0)
         && reopen(p, packet, place, direction, is_syn)
     {
-        if would_take_old_data && let Some(entry) = p.flow(FlowTable::Flows, place) {
+        // One that is denied does not reach the responder, who then has no reason to speak.
+        let is_plain = packet.tcp_flags & CONTROL_FLAGS == flag::SYN && packet.payload_bytes == 0;
+        if would_take_old_data
+            && is_plain
+            && let Some(entry) = p.flow(FlowTable::Flows, place)
+        {
             entry.flags |= flow_flag::IN_DOUBT;
         }
         return Judgement::AGAIN;

@@ -239,3 +239,24 @@ fn a_connection_that_lives_goes_on_after_a_forged_syn() -> Result<()> {
     assert!(passes(&request, 0)?);
     Ok(())
 }
+
+#[test]
+fn a_syn_that_is_denied_holds_nothing() -> Result<()> {
+    // The responder never sees it, and so would never say that the connection lives.
+    let mut gate = Simulated::new(site("registers, reset")?)?;
+    let up = tcp(HMI, PLC).seq(100).ack(500);
+    let syn = tcp(HMI, PLC).flags(SYN).seq(99);
+    let answer = tcp(PLC, HMI).flags(SYN | ACK).seq(499).ack(100).vlan(VLAN);
+    for frame in [&syn, &answer, &up] {
+        gate.pass(&frame.build(), 1_000_000)?;
+    }
+    let forged = tcp(HMI, PLC).flags(SYN).seq(110);
+    for forged in [forged.clone().payload([1]), forged.flags(SYN | URG)] {
+        let passage = gate.pass(&forged.build(), 1_000_600)?;
+        assert!(!matches!(passage, Passage::On(_)), "{forged:?}");
+    }
+    let request = up.flags(PSH | ACK).payload(adu(1, 1, read(3, 0, 1)));
+    let bytes = request.build();
+    assert_eq!(gate.pass(&bytes, 1_000_600)?, Passage::On(bytes.clone()));
+    Ok(())
+}
