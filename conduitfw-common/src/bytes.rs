@@ -1,5 +1,7 @@
 //! The only way to read a frame: by copy, through one checked door.
 
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
 use crate::table::Address;
 use crate::verdict::Reason;
 
@@ -62,6 +64,29 @@ pub trait ByteSource {
     #[inline(always)]
     fn check_ipv4_options(&self, network_at: u32, header_bytes: u32) -> Result<(), Reason> {
         crate::wire::ipv4::check_options(self, network_at, header_bytes)
+    }
+}
+
+/// A frame, whose headers can be looked at where they stand.
+pub trait Headers: ByteSource {
+    /// The header that begins at `at`: one look at the end of the frame for all of its fields.
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    fn header<T: Header>(&self, at: u32) -> Result<&T, Truncated>;
+}
+
+/// A header as it stands in a frame: whatever bytes there are, they are one.
+pub trait Header: FromBytes + KnownLayout + Immutable + Unaligned {}
+impl<T: FromBytes + KnownLayout + Immutable + Unaligned> Header for T {}
+
+impl Headers for [u8] {
+    fn header<T: Header>(&self, at: u32) -> Result<&T, Truncated> {
+        let start = usize::try_from(at).map_err(|_| Truncated)?;
+        let rest = self.get(start..).ok_or(Truncated)?;
+        T::ref_from_prefix(rest)
+            .map(|(header, _)| header)
+            .map_err(|_| Truncated)
     }
 }
 

@@ -213,8 +213,8 @@ fn judge_flow(
         || entry.flags != 0
         || !entry.came_in_at(direction, ifindex, packet.vlans)
         || now.wrapping_sub(entry.last_seen_ticks) > SETTLE_AFTER_TICKS
-        || (packet.transport == transport::TCP && packet.tcp_flags & flag::SYN != 0)
-        || (packet.transport == transport::ICMP)
+        || packet.tcp_flags & flag::SYN != 0
+        || packet.transport == transport::ICMP
     {
         return Judgement::SETTLE;
     }
@@ -231,6 +231,10 @@ const SETTLE_AFTER_TICKS: u64 = 1000;
 pub(crate) fn follow(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Judgement {
     let (conduit, observe) = (entry.conduit, entry.observe);
     if packet.transport != transport::TCP {
+        return Judgement::pass(conduit);
+    }
+    if connection::is_acknowledgement(packet) {
+        connection::acknowledge_only(entry, packet, direction);
         return Judgement::pass(conduit);
     }
     if let Err(reason) = connection::track(entry, packet, direction) {

@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::bytes::{ByteSource, Truncated};
+use crate::bytes::{Headers, Truncated};
 use crate::table::Address;
 use crate::verdict::Reason;
 use crate::wire;
@@ -30,6 +30,8 @@ pub struct Packet {
     pub network_at: u32,
     /// Where the TCP, UDP or ICMP header starts.
     pub transport_at: u32,
+    /// Where the IP packet ends.
+    pub packet_end: u32,
     /// Where the payload starts.
     pub payload_at: u32,
     /// Bytes of payload.
@@ -53,7 +55,7 @@ pub struct Packet {
     /// IPv6 hop limit or IPv4 time to live.
     pub hop_limit: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
 }
 
 /// IP protocol numbers.
@@ -75,34 +77,45 @@ pub mod transport {
 /// The reason why the frame cannot be judged. Then some fields are of this frame, and some of the one
 /// before: [`read_as_far_as_it_goes`].
 #[inline(always)]
-pub fn parse<B: ByteSource + ?Sized>(
+pub fn parse<B: Headers + ?Sized>(
     frame: &B,
     frame_bytes: u32,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
     wire::ethernet::parse(frame, packet)?;
     (packet.icmp_type, packet.icmp_code) = (0, 0);
-    let packet_end = match packet.ether_type {
-        wire::ethernet::IPV4 => wire::ipv4::parse(frame, frame_bytes, packet)?,
-        wire::ethernet::IPV6 => wire::ipv6::parse(frame, frame_bytes, packet)?,
+    match packet.ether_type {
+        wire::ethernet::IPV4 => {
+            wire::ipv4::parse(frame, frame_bytes, packet)?;
+            transport(frame, packet)
+        }
+        wire::ethernet::IPV6 => {
+            wire::ipv6::parse(frame, frame_bytes, packet)?;
+            transport(frame, packet)
+        }
         wire::ethernet::ARP => {
             without_transport(packet);
-            return wire::arp::parse(frame, packet);
+            wire::arp::parse(frame, packet)
         }
-        _ => return Err(Reason::EtherTypeNotAllowed),
-    };
+        _ => Err(Reason::EtherTypeNotAllowed),
+    }
+}
+
+/// Reads the header behind that of IP.
+#[inline(always)]
+fn transport<B: Headers + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), Reason> {
     if packet.transport == transport::TCP {
-        return wire::tcp::parse(frame, packet_end, packet);
+        return wire::tcp::parse(frame, packet);
     }
     without_connection(packet);
     match packet.transport {
-        transport::UDP => wire::udp::parse(frame, packet_end, packet),
+        transport::UDP => wire::udp::parse(frame, packet),
         transport::ICMP if packet.ether_type == wire::ethernet::IPV4 => {
-            wire::icmp::parse(frame, packet_end, packet)
+            wire::icmp::parse(frame, packet)
         }
         transport::ICMPV6 if packet.ether_type == wire::ethernet::IPV6 => {
             packet.transport = transport::ICMP;
-            wire::icmp::parse(frame, packet_end, packet)
+            wire::icmp::parse(frame, packet)
         }
         _ => Err(Reason::TransportNotAllowed),
     }
@@ -111,7 +124,7 @@ pub fn parse<B: ByteSource + ?Sized>(
 /// For a frame that [`parse`] refuses: reads what there is into `packet` again, and leaves the rest of
 /// it zero.
 #[inline(always)]
-pub fn read_as_far_as_it_goes<B: ByteSource + ?Sized>(
+pub fn read_as_far_as_it_goes<B: Headers + ?Sized>(
     frame: &B,
     frame_bytes: u32,
     packet: &mut Packet,
@@ -126,7 +139,7 @@ pub fn read_as_far_as_it_goes<B: ByteSource + ?Sized>(
 #[inline(always)]
 fn without_transport(packet: &mut Packet) {
     (packet.transport, packet.transport_at, packet.hop_limit) = (0, 0, 0);
-    (packet.payload_at, packet.payload_bytes) = (0, 0);
+    (packet.packet_end, packet.payload_at, packet.payload_bytes) = (0, 0, 0);
     (packet.source_port, packet.destination_port) = (0, 0);
     (packet.icmp_type, packet.icmp_code) = (0, 0);
     without_connection(packet);

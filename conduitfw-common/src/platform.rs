@@ -1,7 +1,7 @@
 //! What the decision needs from the world: BPF maps and helpers in the kernel, ordinary memory in
 //! user space. Nothing is decided behind this trait.
 
-use crate::bytes::ByteSource;
+use crate::bytes::Headers;
 use crate::event::EventOperation;
 use crate::flow::entry::{FlowEntry, Stream};
 use crate::judgement::Judgement;
@@ -106,7 +106,7 @@ pub struct Written {
 /// The world around one frame.
 ///
 /// Tables are read by copy. `None` means that the entry does not exist.
-pub trait Platform: ByteSource {
+pub trait Platform: Headers {
     /// Bytes of the frame.
     fn frame_bytes(&self) -> u32;
     /// The interface that the frame came in on.

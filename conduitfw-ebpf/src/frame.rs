@@ -1,17 +1,17 @@
 //! The frame: the only place with packet pointers.
 
-use core::intrinsics::is_val_statically_known;
+use core::{hint::assert_unchecked, intrinsics::is_val_statically_known};
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use conduitfw_common::{
-    bytes::{ByteSource, Truncated},
+    bytes::{ByteSource, Header, Headers, Truncated},
     reset::FrameEditor,
     table::Address,
 };
 
 use crate::{
     stages,
-    verifier::{hidden, masked},
+    verifier::{hidden, masked, masked_offset},
 };
 
 /// No frame is longer, and the verifier wants to see it.
@@ -71,11 +71,11 @@ impl Frame {
             return Err(Truncated);
         }
         let at = if is_val_statically_known(at) {
-            at
+            at as usize
         } else {
-            masked(at, MAXIMUM_OFFSET)
+            masked_offset(at, MAXIMUM_OFFSET)
         };
-        let pointer = self.start() + at as usize;
+        let pointer = self.start() + at;
         let after = pointer + size_of::<T>();
         if (if size_of::<T>() == 1 {
             hidden(after)
@@ -156,6 +156,18 @@ impl ByteSource for Frame {
     #[inline(always)]
     fn within(&self, number: u32, mask: u32) -> u32 {
         masked(number, mask)
+    }
+}
+
+impl Headers for Frame {
+    #[inline(always)]
+    fn header<T: Header>(&self, at: u32) -> Result<&T, Truncated> {
+        let header = self.pointer::<T>(at)?;
+        // SAFETY: no frame lies at address 0; said, for otherwise a null pointer is looked for.
+        unsafe { assert_unchecked(!header.is_null()) };
+        // SAFETY: `pointer` checked that the header lies within the frame; any bytes are a `T`,
+        // wherever they stand.
+        Ok(unsafe { &*header })
     }
 }
 

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_jiffies64;
 use conduitfw_common::{
     Reason,
-    bytes::{ByteSource, Truncated},
+    bytes::{ByteSource, Header, Headers, Truncated},
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     judgement::Judgement,
@@ -79,6 +79,13 @@ impl ByteSource for Kernel {
         let number =
             stages::check_ipv4_options(self.frame.context(), network_at, header_bytes) as u8;
         Reason::from_number(number).map_or(Ok(()), Err)
+    }
+}
+
+impl Headers for Kernel {
+    #[inline(always)]
+    fn header<T: Header>(&self, at: u32) -> Result<&T, Truncated> {
+        self.frame.header(at)
     }
 }
 

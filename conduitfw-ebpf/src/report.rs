@@ -23,7 +23,7 @@ use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
 #[inline(always)]
 pub(crate) fn report(frame: Frame, judgement: Judgement, active: u32) -> u32 {
     trace::decided(judgement);
-    if judgement.reason_number() == 0 && !judgement.is_edited() {
+    if judgement.is_plain_pass() {
         maps::count(judgement.conduit(), 0, frame.bytes());
     } else {
         let action = deny(frame.context(), judgement.to_bits());

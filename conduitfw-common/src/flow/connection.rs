@@ -21,6 +21,22 @@ pub const fn ahead(later: u32, earlier: u32) -> i32 {
     later.wrapping_sub(earlier) as i32
 }
 
+/// Whether a segment does nothing but acknowledge, as every other one does.
+#[inline(always)]
+#[must_use]
+pub const fn is_acknowledgement(packet: &Packet) -> bool {
+    packet.tcp_flags & CONTROL_FLAGS == flag::ACK && packet.payload_bytes == 0
+}
+
+/// Follows a segment that [`is_acknowledgement`].
+#[inline(always)]
+pub fn acknowledge_only(entry: &mut FlowEntry, packet: &Packet, direction: Direction) {
+    match direction {
+        Direction::Request => acknowledge(&mut entry.reply, entry.request.flags, packet),
+        Direction::Reply => acknowledge(&mut entry.request, entry.reply.flags, packet),
+    }
+}
+
 /// Follows one segment of a connection that is established, closing or closed. The data of an
 /// inspected direction is not counted here: [`crate::inspect`] does it once it is judged.
 ///
@@ -35,10 +51,6 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
         Direction::Request => (&mut entry.request, &mut entry.reply),
         Direction::Reply => (&mut entry.reply, &mut entry.request),
     };
-    if flags == flag::ACK && packet.payload_bytes == 0 {
-        acknowledge(other, mine.flags, packet);
-        return Ok(());
-    }
     if flags & flag::RST != 0 {
         if flags & (flag::FIN | flag::URG) != 0 || packet.payload_bytes != 0 {
             return Err(Reason::BadTcpFlags);

@@ -139,15 +139,15 @@ impl FlowEntry {
         if self.transport != packet.transport {
             return None;
         }
-        if self.initiator_port == packet.source_port
-            && self.responder_port == packet.destination_port
+        let ports = join(packet.source_port, packet.destination_port);
+        let own = join(self.initiator_port, self.responder_port);
+        if own == ports
             && same(&self.initiator, &packet.source)
             && same(&self.responder, &packet.destination)
         {
             return Some(Direction::Request);
         }
-        if self.responder_port == packet.source_port
-            && self.initiator_port == packet.destination_port
+        if own.rotate_left(16) == ports
             && same(&self.responder, &packet.source)
             && same(&self.initiator, &packet.destination)
         {
@@ -169,12 +169,27 @@ impl FlowEntry {
     }
 }
 
+/// Two ports as one word.
+#[inline(always)]
+fn join(one: u16, other: u16) -> u32 {
+    u32::from(other) << 16 | u32::from(one)
+}
+
 /// Compares two addresses without a call to `memcmp`.
 #[inline(always)]
 fn same(one: &Address, other: &Address) -> bool {
-    let [a0, a1, a2, a3] = *one;
-    let [b0, b1, b2, b3] = *other;
-    (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) == 0
+    let (a, b) = (halves(one), halves(other));
+    a.0 == b.0 && a.1 == b.1
+}
+
+/// An address as two words, which the kernel's machines load at once.
+#[inline(always)]
+fn halves(address: &Address) -> (u64, u64) {
+    let [w0, w1, w2, w3] = *address;
+    (
+        u64::from(w1) << 32 | u64::from(w0),
+        u64::from(w3) << 32 | u64::from(w2),
+    )
 }
 
 /// Bytes of a request stream that are kept: a power of two. The sixteen longest requests that

@@ -5,7 +5,8 @@
 //! can fill one bucket on purpose.
 
 use crate::packet::Packet;
-use crate::table::{IPV4_MAPPED, Settings};
+use crate::table::Settings;
+use crate::wire::ethernet;
 
 /// Ways of a bucket. Way 0 is the bucket's lock, so seven flows fit.
 pub const WAYS: u32 = 8;
@@ -33,42 +34,19 @@ pub const FIRST_TAG: u32 = 2;
 #[must_use]
 #[expect(clippy::as_conversions, reason = "halves of a word")]
 pub fn place(packet: &Packet, settings: &Settings) -> Place {
-    // By reference: read all at once, they take stack that the stages need.
-    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, _] = &settings.hash_keys;
-    let [s0, s1, s2, s3] = packet.source;
-    let [d0, d1, d2, d3] = packet.destination;
-    let source_low = join(s3, packet.source_port);
-    let destination_low = join(d3, packet.destination_port);
-    let is_ipv4 = s2 == IPV4_MAPPED && d2 == IPV4_MAPPED && s0 | s1 | d0 | d1 == 0;
+    let [_, _, _, source] = packet.source;
+    let [_, _, _, destination] = packet.destination;
+    let source_low = join(source, packet.source_port);
+    let destination_low = join(destination, packet.destination_port);
     let swap = source_low > destination_low;
-    let (low, high) = if swap {
-        (destination_low, source_low)
+    let mut hash = if swap {
+        hash_low(packet.transport, destination_low, source_low, settings)
     } else {
-        (source_low, destination_low)
+        hash_low(packet.transport, source_low, destination_low, settings)
     };
-    let mut hash = k0
-        .wrapping_add(k1.wrapping_mul(low & 0xffff_ffff))
-        .wrapping_add(k2.wrapping_mul(high & 0xffff_ffff))
-        .wrapping_add(k3.wrapping_mul((low >> 32) << 16 | high >> 32))
-        .wrapping_add(k4.wrapping_mul(u64::from(packet.transport)));
-    if !is_ipv4 {
-        let swap = if source_low == destination_low {
-            (join32(s0, s1), s2) > (join32(d0, d1), d2)
-        } else {
-            swap
-        };
-        let (l, h) = if swap {
-            ([d0, d1, d2], [s0, s1, s2])
-        } else {
-            ([s0, s1, s2], [d0, d1, d2])
-        };
-        hash = hash
-            .wrapping_add(k5.wrapping_mul(u64::from(l[0])))
-            .wrapping_add(k6.wrapping_mul(u64::from(l[1])))
-            .wrapping_add(k7.wrapping_mul(u64::from(l[2])))
-            .wrapping_add(k8.wrapping_mul(u64::from(h[0])))
-            .wrapping_add(k9.wrapping_mul(u64::from(h[1])))
-            .wrapping_add(k10.wrapping_mul(u64::from(h[2])));
+    // The other words of an IPv4 address are always the same.
+    if packet.ether_type != ethernet::IPV4 {
+        hash = hash.wrapping_add(hash_high(packet, source_low == destination_low, swap, settings));
     }
     let first = (hash >> 32) as u32;
     // All 64 bits have a part in the tag: those of `first` are alike within a bucket.
@@ -76,6 +54,46 @@ pub fn place(packet: &Packet, settings: &Settings) -> Place {
     // The way between the two buckets depends on the tag alone and is never zero.
     let second = first ^ (tag.wrapping_mul(0x9e37_79b1) | 1);
     Place { first, second, tag }
+}
+
+/// The transport, the ports, and the last words of the addresses, each as [`join`] has it.
+#[inline(always)]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the lower half is meant"
+)]
+fn hash_low(transport: u8, low: u64, high: u64, settings: &Settings) -> u64 {
+    // By reference: read all at once, they take stack that the stages need.
+    let [k0, k1, k2, k3, k4, ..] = &settings.hash_keys;
+    k0.wrapping_add(k1.wrapping_mul(u64::from(low as u32)))
+        .wrapping_add(k2.wrapping_mul(u64::from(high as u32)))
+        .wrapping_add(k3.wrapping_mul((low >> 32) << 16 | high >> 32))
+        .wrapping_add(k4.wrapping_mul(u64::from(transport)))
+}
+
+/// The words of IPv6 addresses before the last.
+#[inline(always)]
+fn hash_high(packet: &Packet, is_level: bool, swap: bool, settings: &Settings) -> u64 {
+    let [.., k5, k6, k7, k8, k9, k10, _] = &settings.hash_keys;
+    let [s0, s1, s2, _] = packet.source;
+    let [d0, d1, d2, _] = packet.destination;
+    let swap = if is_level {
+        (join32(s0, s1), s2) > (join32(d0, d1), d2)
+    } else {
+        swap
+    };
+    let (l, h) = if swap {
+        ([d0, d1, d2], [s0, s1, s2])
+    } else {
+        ([s0, s1, s2], [d0, d1, d2])
+    };
+    k5.wrapping_mul(u64::from(l[0]))
+        .wrapping_add(k6.wrapping_mul(u64::from(l[1])))
+        .wrapping_add(k7.wrapping_mul(u64::from(l[2])))
+        .wrapping_add(k8.wrapping_mul(u64::from(h[0])))
+        .wrapping_add(k9.wrapping_mul(u64::from(h[1])))
+        .wrapping_add(k10.wrapping_mul(u64::from(h[2])))
 }
 
 /// Port in the upper half, last word of the address in the lower.
@@ -93,6 +111,7 @@ fn join32(high: u32, low: u32) -> u64 {
 mod tests {
     use super::*;
     use crate::packet::transport;
+    use crate::table::IPV4_MAPPED;
 
     fn settings() -> Settings {
         let mut hash_keys = [0; 12];
@@ -116,6 +135,11 @@ mod tests {
             destination,
             destination_port: port,
             transport: transport::TCP,
+            ether_type: if source[2] == IPV4_MAPPED {
+                ethernet::IPV4
+            } else {
+                ethernet::IPV6
+            },
             ..Packet::default()
         }
     }

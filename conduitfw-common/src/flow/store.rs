@@ -56,8 +56,8 @@ fn find_in<P: Platform>(p: &P, table: FlowTable, bucket: u32, tag: u32) -> u32 {
         return 0;
     };
     let [_, t1, t2, t3, t4, t5, t6, t7] = *tags;
-    let mut way = 0;
-    for (number, candidate) in [
+    let first = bucket.wrapping_mul(WAYS);
+    for (way, candidate) in [
         (1, t1),
         (2, t2),
         (3, t3),
@@ -67,13 +67,10 @@ fn find_in<P: Platform>(p: &P, table: FlowTable, bucket: u32, tag: u32) -> u32 {
         (7, t7),
     ] {
         if candidate == tag {
-            way = number;
+            return first.wrapping_add(way);
         }
     }
-    if way == 0 {
-        return 0;
-    }
-    bucket.wrapping_mul(WAYS).wrapping_add(way)
+    0
 }
 
 /// How many ticks a flow may go without a frame.

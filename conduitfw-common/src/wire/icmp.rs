@@ -31,10 +31,9 @@ pub enum Kind {
 #[inline(always)]
 pub(crate) fn parse<B: ByteSource + ?Sized>(
     frame: &B,
-    packet_end: u32,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    let at = packet.transport_at;
+    let (at, packet_end) = (packet.transport_at, packet.packet_end);
     if at.wrapping_add(HEADER_BYTES) > packet_end {
         return Err(Reason::BadIcmpMessage);
     }

@@ -1,9 +1,28 @@
 //! IPv4: RFC 791 §3.1.
 
-use crate::bytes::ByteSource;
+use zerocopy::big_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::bytes::{ByteSource, Headers};
 use crate::packet::Packet;
 use crate::table::IPV4_MAPPED;
 use crate::verdict::Reason;
+
+/// A header without options.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    version_and_words: u8,
+    _type_of_service: u8,
+    total_bytes: U16,
+    _identification: U16,
+    fragment: U16,
+    time_to_live: u8,
+    protocol: u8,
+    _checksum: U16,
+    source: U32,
+    destination: U32,
+}
 
 const MINIMUM_HEADER_BYTES: u32 = 20;
 /// More fragments, and the fragment offset.
@@ -14,44 +33,40 @@ const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// Sets the addresses, `transport`, `transport_at`; returns where the packet ends.
+/// Sets the addresses, `transport`, `transport_at` and `packet_end`.
 #[inline(always)]
-pub(crate) fn parse<B: ByteSource + ?Sized>(
+pub(crate) fn parse<B: Headers + ?Sized>(
     frame: &B,
     frame_bytes: u32,
     packet: &mut Packet,
-) -> Result<u32, Reason> {
+) -> Result<(), Reason> {
     let at = packet.network_at;
-    // Version, header length, type of service, total length.
-    let first = frame.u32(at)?;
-    let fragment = frame.u16(at.wrapping_add(6))?;
-    let hops_and_transport = frame.u16(at.wrapping_add(8))?;
-    let source = frame.u32(at.wrapping_add(12))?;
-    let destination = frame.u32(at.wrapping_add(16))?;
-    packet.source = mapped(source);
-    packet.destination = mapped(destination);
-    let [hop_limit, transport] = hops_and_transport.to_be_bytes();
-    packet.hop_limit = hop_limit;
-    packet.transport = transport;
+    let header = frame.header::<Header>(at)?;
+    packet.source = mapped(header.source.get());
+    packet.destination = mapped(header.destination.get());
+    packet.hop_limit = header.time_to_live;
+    packet.transport = header.protocol;
 
-    let header_bytes = ((first >> 24) & 0x0f).wrapping_mul(4);
-    let total_bytes = first & 0xffff;
+    let first = header.version_and_words;
+    let header_bytes = u32::from(first & 0x0f).wrapping_mul(4);
+    let total_bytes = u32::from(header.total_bytes.get());
     let end = at.wrapping_add(total_bytes);
-    if first >> 28 != 4
+    if first >> 4 != 4
         || header_bytes < MINIMUM_HEADER_BYTES
         || total_bytes < header_bytes
         || end > frame_bytes
     {
         return Err(Reason::BadIpv4Header);
     }
-    if fragment & FRAGMENT_MASK != 0 {
+    if header.fragment.get() & FRAGMENT_MASK != 0 {
         return Err(Reason::Fragment);
     }
     if header_bytes > MINIMUM_HEADER_BYTES {
         frame.check_ipv4_options(at, header_bytes)?;
     }
     packet.transport_at = at.wrapping_add(header_bytes);
-    Ok(end)
+    packet.packet_end = end;
+    Ok(())
 }
 
 /// Options are skipped, but for those that choose the way of the packet (RFC 7126 §4.3, §4.4):

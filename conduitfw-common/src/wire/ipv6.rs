@@ -1,8 +1,25 @@
 //! IPv6 with bounded extension headers: RFC 8200 §3, §4.
 
-use crate::bytes::ByteSource;
+use zerocopy::big_endian::U16;
+use zerocopy::native_endian;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::bytes::Headers;
 use crate::packet::Packet;
 use crate::verdict::Reason;
+
+/// The fixed header.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    version_and_class: u8,
+    _class_and_flow_label: [u8; 3],
+    payload_bytes: U16,
+    next_header: u8,
+    hop_limit: u8,
+    source: [native_endian::U32; 4],
+    destination: [native_endian::U32; 4],
+}
 
 const HEADER_BYTES: u32 = 40;
 /// Extension headers that are followed; hosts send at most hop-by-hop and destination options.
@@ -16,25 +33,26 @@ const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 
-/// Sets the addresses, `transport`, `transport_at`; returns where the packet ends.
+/// Sets the addresses, `transport`, `transport_at` and `packet_end`.
 #[inline(always)]
-pub(crate) fn parse<B: ByteSource + ?Sized>(
+pub(crate) fn parse<B: Headers + ?Sized>(
     frame: &B,
     frame_bytes: u32,
     packet: &mut Packet,
-) -> Result<u32, Reason> {
+) -> Result<(), Reason> {
     let start = packet.network_at;
-    let version = frame.u8(start)? >> 4;
-    // Payload length, next header, hop limit.
-    let second = frame.u32(start.wrapping_add(4))?;
-    packet.source = frame.address(start.wrapping_add(8))?;
-    packet.destination = frame.address(start.wrapping_add(24))?;
-    let [_, _, mut next, hop_limit] = second.to_be_bytes();
-    packet.hop_limit = hop_limit;
+    let header = frame.header::<Header>(start)?;
+    packet.source = header.source.map(native_endian::U32::get);
+    packet.destination = header.destination.map(native_endian::U32::get);
+    packet.hop_limit = header.hop_limit;
+    let mut next = header.next_header;
     packet.transport = next;
-    let end = start.wrapping_add(HEADER_BYTES).wrapping_add(second >> 16);
+    let payload_bytes = u32::from(header.payload_bytes.get());
+    let end = start.wrapping_add(HEADER_BYTES).wrapping_add(payload_bytes);
     // A payload length of 0 announces a jumbogram (RFC 2675), which nobody here sends.
-    if version != 6 || second >> 16 == 0 || end > frame_bytes || is_mapped(packet) {
+    if header.version_and_class >> 4 != 6
+        || payload_bytes == 0
+        || end > frame_bytes || is_mapped(packet) {
         return Err(Reason::BadIpv6Header);
     }
     let mut at = start.wrapping_add(HEADER_BYTES);
@@ -63,7 +81,10 @@ pub(crate) fn parse<B: ByteSource + ?Sized>(
         | AUTHENTICATION
         | NO_NEXT_HEADER
         | MOBILITY => Err(Reason::Ipv6ExtensionNotAllowed),
-        _ => Ok(end),
+        _ => {
+            packet.packet_end = end;
+            Ok(())
+        }
     }
 }
 

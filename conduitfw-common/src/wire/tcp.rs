@@ -1,6 +1,9 @@
 //! TCP: RFC 9293 §3.1.
 
-use crate::bytes::ByteSource;
+use zerocopy::big_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::bytes::{ByteSource, Headers};
 use crate::packet::Packet;
 use crate::verdict::Reason;
 
@@ -18,6 +21,20 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer counts.
     pub const URG: u8 = 0x20;
+}
+
+/// A header without options.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    ports: U32,
+    sequence: U32,
+    acknowledgement: U32,
+    data_offset: u8,
+    flags: u8,
+    window: U16,
+    _checksum: U16,
+    _urgent_pointer: U16,
 }
 
 /// Bytes of a header without options.
@@ -73,24 +90,21 @@ pub fn window_shift<B: ByteSource + ?Sized>(frame: &B, at: u32, end: u32) -> u32
 
 /// Sets ports, numbers, flags, and the payload.
 #[inline(always)]
-pub(crate) fn parse<B: ByteSource + ?Sized>(
+pub(crate) fn parse<B: Headers + ?Sized>(
     frame: &B,
-    packet_end: u32,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    let at = packet.transport_at;
+    let (at, packet_end) = (packet.transport_at, packet.packet_end);
     if at.wrapping_add(HEADER_BYTES) > packet_end {
         return Err(Reason::BadTcpHeader);
     }
-    let ports = frame.u32(at)?;
-    packet.sequence = frame.u32(at.wrapping_add(4))?;
-    packet.acknowledgement = frame.u32(at.wrapping_add(8))?;
-    let offset_flags_window = frame.u32(at.wrapping_add(12))?;
-    set_ports(packet, ports);
-    let [offset, flags, w1, w0] = offset_flags_window.to_be_bytes();
-    packet.tcp_flags = flags;
-    packet.window = u16::from_be_bytes([w1, w0]);
-    let header_bytes = u32::from(offset >> 4).wrapping_mul(4);
+    let header = frame.header::<Header>(at)?;
+    set_ports(packet, header.ports.get());
+    packet.sequence = header.sequence.get();
+    packet.acknowledgement = header.acknowledgement.get();
+    packet.tcp_flags = header.flags;
+    packet.window = header.window.get();
+    let header_bytes = u32::from(header.data_offset >> 4).wrapping_mul(4);
     let payload_at = at.wrapping_add(header_bytes);
     if header_bytes < HEADER_BYTES || payload_at > packet_end {
         return Err(Reason::BadTcpHeader);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use conduitfw_common::{
-    bytes::{ByteSource, Truncated},
+    bytes::{ByteSource, Header, Headers, Truncated},
     flow::entry::HISTORY_BYTES,
     reset::FrameEditor,
     table::Address,
@@ -55,6 +55,12 @@ macro_rules! reads_as {
             }
         }
     };
+}
+
+impl Headers for Simulator {
+    fn header<T: Header>(&self, at: u32) -> Result<&T, Truncated> {
+        self.frame.0.header(at)
+    }
 }
 
 reads_as!(Bytes, |this| &*this.0);
