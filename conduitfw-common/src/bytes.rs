@@ -35,15 +35,6 @@ pub trait ByteSource {
     /// [`Truncated`].
     fn u64(&self, at: u32) -> Result<u64, Truncated>;
 
-    /// Eight bytes and four behind them: one look at the end of the source for both.
-    ///
-    /// # Errors
-    /// [`Truncated`].
-    #[inline(always)]
-    fn twelve(&self, at: u32) -> Result<(u64, u32), Truncated> {
-        Ok((self.u64(at)?, self.u32(at.wrapping_add(8))?))
-    }
-
     /// Sixteen bytes as they stand: an IPv6 address.
     ///
     /// # Errors

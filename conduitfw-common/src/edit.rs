@@ -62,7 +62,7 @@ pub fn row<F: FrameEditor>(
             return Ok(0);
         }
         let function_at = request.reply_sequence.wrapping_add(FUNCTION_AT);
-        let function = request.function | EXCEPTION_BIT;
+        let function = request.function() | EXCEPTION_BIT;
         let changed = set_byte(frame, packet, function_at, function)?;
         let code_at = function_at.wrapping_add(1);
         return Ok(changed.wrapping_add(set_byte(frame, packet, code_at, ILLEGAL_FUNCTION)?));

@@ -26,6 +26,10 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Judgemen
     if judgement.is_plain_pass() {
         return judgement;
     }
+    let judgement = plain_way(p, packet, place, slot, judgement);
+    if judgement.is_plain_pass() {
+        return judgement;
+    }
     let workspace = p.workspace();
     workspace.slot = slot;
     workspace.generation = number;
@@ -78,6 +82,26 @@ fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> (Judge
         return (judgement, 0);
     }
     (judgement, place)
+}
+
+/// The way of most segments that are to be inspected: what is plain in them is judged at once. Lets go
+/// of the flow when nothing is left.
+#[inline(always)]
+fn plain_way<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    place: u32,
+    slot: u32,
+    judgement: Judgement,
+) -> Judgement {
+    if judgement == Judgement::INSPECT {
+        p.judge_plain(packet, place, slot)
+    } else if judgement == Judgement::INSPECT_REPLY {
+        p.judge_plain_replies(packet, place)
+    } else {
+        p.workspace().plain_bytes = 0;
+        judgement
+    }
 }
 
 /// What a frame needs beyond the short way.

@@ -60,6 +60,8 @@ pub struct Workspace {
     pub is_picked_up: u8,
     /// 1 when the request at hand writes registers whose last value counts.
     pub is_guarded: u8,
+    /// Bytes at the beginning of the segment that [`crate::modbus::plain`] has judged already.
+    pub plain_bytes: u32,
     /// The service that a flow is being opened for.
     pub service: Service,
     /// The slot in force when the frame came in.
@@ -159,7 +161,7 @@ pub trait Platform: Headers {
     /// The operation in the workspace was judged: 0, or the number of the reason. For those who follow.
     fn judged(&mut self, reason: u8);
     /// Adds one to the operations that a rule allowed.
-    fn count_rule(&mut self, rule: u16);
+    fn count_rule(&mut self, rule: u16, operations: u32);
     /// `RATES`: the time, in 1/65,536 tick, until which the conduit's rate is used up.
     fn rate(&self, conduit: u16) -> u64;
     /// Replaces it if it is still `old`.
@@ -176,6 +178,18 @@ pub trait Platform: Headers {
     /// Waits a bounded time for an entry of the established flows; nothing when another processor kept
     /// it.
     fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry>;
+    /// Where the entry of a flow lies that the caller holds: looked up once, and used as often as needed.
+    type FlowPointer: Copy;
+    /// Looks up an entry of the established flows.
+    fn flow_pointer(&mut self, place: u32) -> Option<Self::FlowPointer>;
+    /// The entry.
+    fn flow_at(&mut self, pointer: Self::FlowPointer) -> Option<&mut FlowEntry>;
+    /// The same for a row of `STREAMS`.
+    type StreamPointer: Copy;
+    /// Looks up a row of `STREAMS`.
+    fn stream_pointer(&mut self, index: u32) -> Option<Self::StreamPointer>;
+    /// The row.
+    fn stream_at(&mut self, pointer: Self::StreamPointer) -> Option<&mut Stream>;
     /// Gives back what [`Self::hold_flow`] gave.
     fn let_go(entry: &mut FlowEntry);
     /// Waits a bounded time for an entry; `false` when another processor kept it.
@@ -193,9 +207,8 @@ pub trait Platform: Headers {
     fn replace_owner(&mut self, index: u32, old: u32, new: u32) -> bool;
     /// Copies `bytes` bytes of the frame from `at` into the stream's history at `sequence`.
     fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
-    /// Copies the twelve bytes of a plain request into the stream's history at `sequence`: the first
-    /// eight and the last four, as big-endian numbers.
-    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32);
+    /// Copies twelve bytes into the stream's history at `sequence`: eight and four, as they stand.
+    fn keep_twelve(stream: &mut Stream, sequence: u32, head: u64, rest: u32);
     /// Whether the history at `sequence` holds the same `bytes` bytes as the frame at `at`.
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool;
 
@@ -227,7 +240,11 @@ pub trait Platform: Headers {
     /// Stage: [`crate::modbus::request::judge_adu`] on the history of the stream at hand.
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64;
     /// Stage: [`crate::modbus::plain::judge`].
-    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32;
+    fn judge_plain(&mut self, packet: &Packet, place: u32, slot: u32) -> Judgement;
+    /// Stage: [`crate::modbus::plain::find`].
+    fn find_plain(&mut self, unit: u8, function: u8, address: u16) -> u64;
+    /// Stage: [`crate::modbus::plain_replies::judge`].
+    fn judge_plain_replies(&mut self, packet: &Packet, place: u32) -> Judgement;
     /// Stage: [`crate::modbus::written::check_registers`].
     fn check_registers(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::written::check_register`].

@@ -110,7 +110,7 @@ fn take_segment<P: Platform>(
 fn walk<P: Platform>(p: &mut P, start: u32, due: u32, at: u32, bytes: u32) -> Result<u32, Reason> {
     // Negative: so many bytes of a reply are kept already. Positive: a judged one goes on.
     let lead = ahead(start, due);
-    let mut offset = 0;
+    let mut offset = p.seen().plain_bytes;
     if lead > 0 {
         offset = start.wrapping_sub(due);
     } else if lead < 0 {

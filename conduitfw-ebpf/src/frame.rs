@@ -73,7 +73,7 @@ impl Frame {
         let at = if is_val_statically_known(at) {
             at as usize
         } else {
-            masked_offset(at, MAXIMUM_OFFSET)
+            masked_offset::<MAXIMUM_OFFSET>(at)
         };
         let pointer = self.start() + at;
         let after = pointer + size_of::<T>();
@@ -130,16 +130,6 @@ impl ByteSource for Frame {
     #[inline(always)]
     fn u64(&self, at: u32) -> Result<u64, Truncated> {
         self.read::<u64>(at).map(u64::from_be)
-    }
-
-    #[inline(always)]
-    fn twelve(&self, at: u32) -> Result<(u64, u32), Truncated> {
-        let twelve = self.pointer::<[u8; 12]>(at)?.cast::<u8>();
-        // SAFETY: `pointer` checked that twelve bytes lie within the frame.
-        let head = unsafe { twelve.cast::<u64>().read_unaligned() };
-        // SAFETY: as above.
-        let rest = unsafe { twelve.wrapping_add(8).cast::<u32>().read_unaligned() };
-        Ok((u64::from_be(head), u32::from_be(rest)))
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use conduitfw_common::{
     table::Address,
 };
 
-use crate::verifier::masked;
+use crate::verifier::{masked, masked_offset};
 
 /// The last place from which a whole word can be read without going round.
 const LAST_WORD: usize = HISTORY_BYTES as usize - 8;
@@ -16,7 +16,7 @@ pub(crate) struct History(pub(crate) &'static Stream);
 
 #[inline(always)]
 fn place(sequence: u32) -> usize {
-    masked(sequence, HISTORY_BYTES - 1) as usize
+    masked_offset::<{ HISTORY_BYTES - 1 }>(sequence)
 }
 
 #[inline(always)]

@@ -60,11 +60,6 @@ impl ByteSource for Kernel {
     }
 
     #[inline(always)]
-    fn twelve(&self, at: u32) -> Result<(u64, u32), Truncated> {
-        self.frame.twelve(at)
-    }
-
-    #[inline(always)]
     fn address(&self, at: u32) -> Result<Address, Truncated> {
         self.frame.address(at)
     }
@@ -222,8 +217,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn count_rule(&mut self, rule: u16) {
-        maps::count_rule(rule);
+    fn count_rule(&mut self, rule: u16, operations: u32) {
+        maps::count_rule(rule, operations);
     }
 
     #[inline(always)]
@@ -269,6 +264,30 @@ impl Platform for Kernel {
         } else {
             None
         }
+    }
+
+    type FlowPointer = *mut FlowEntry;
+
+    #[inline(always)]
+    fn flow_pointer(&mut self, place: u32) -> Option<*mut FlowEntry> {
+        maps::flow_pointer(FlowTable::Flows, place)
+    }
+
+    #[inline(always)]
+    fn flow_at(&mut self, pointer: *mut FlowEntry) -> Option<&mut FlowEntry> {
+        Some(maps::held_flow(pointer))
+    }
+
+    type StreamPointer = *mut Stream;
+
+    #[inline(always)]
+    fn stream_pointer(&mut self, index: u32) -> Option<*mut Stream> {
+        maps::stream_pointer(index)
+    }
+
+    #[inline(always)]
+    fn stream_at(&mut self, pointer: *mut Stream) -> Option<&mut Stream> {
+        Some(maps::held_stream(pointer))
     }
 
     #[inline(always)]
@@ -331,10 +350,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32) {
-        if let Some(stream) = maps::stream(stream) {
-            history::store_twelve(stream, sequence, head.to_be(), operands.to_be());
-        }
+    fn keep_twelve(stream: &mut Stream, sequence: u32, head: u64, rest: u32) {
+        history::store_twelve(stream, sequence, head, rest);
     }
 
     #[inline(always)]
@@ -415,8 +432,18 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32 {
-        stages::judge_plain(self.frame.context(), at, sequence, bytes)
+    fn judge_plain(&mut self, _packet: &Packet, place: u32, slot: u32) -> Judgement {
+        Judgement::from_bits(stages::judge_plain(self.frame.context(), place, slot))
+    }
+
+    #[inline(always)]
+    fn find_plain(&mut self, unit: u8, function: u8, address: u16) -> u64 {
+        stages::find_plain(u32::from(unit), u32::from(function), u32::from(address))
+    }
+
+    #[inline(always)]
+    fn judge_plain_replies(&mut self, _packet: &Packet, place: u32) -> Judgement {
+        Judgement::from_bits(stages::judge_plain_replies(self.frame.context(), place))
     }
 
     #[inline(always)]

@@ -295,9 +295,9 @@ pub(crate) fn count(conduit: u16, reason: u8, bytes: u32) {
 }
 
 #[inline(always)]
-pub(crate) fn count_rule(rule: u16) {
+pub(crate) fn count_rule(rule: u16, operations: u32) {
     if let Some(hits) = held!(RULES, u32::from(rule)) {
-        *hits += 1;
+        *hits += u64::from(operations);
     }
 }
 
@@ -367,8 +367,20 @@ pub(crate) fn held_flow(pointer: *mut FlowEntry) -> &'static mut FlowEntry {
 }
 
 #[inline(always)]
+pub(crate) fn stream_pointer(index: u32) -> Option<*mut Stream> {
+    STREAMS.get_ptr_mut(index)
+}
+
+#[inline(always)]
 pub(crate) fn stream(index: u32) -> Option<&'static mut Stream> {
-    held!(STREAMS, index)
+    Some(held_stream(stream_pointer(index)?))
+}
+
+/// The row behind a pointer that [`stream_pointer`] gave.
+#[inline(always)]
+pub(crate) fn held_stream(pointer: *mut Stream) -> &'static mut Stream {
+    // SAFETY: as for `held!`: the caller holds the stream's flow.
+    unsafe { &mut *pointer }
 }
 
 /// The lock of an entry.

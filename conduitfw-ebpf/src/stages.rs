@@ -11,7 +11,7 @@ use conduitfw_common::{
     flow::store,
     inspect as stream,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, plain, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, plain, plain_replies, reply, request, written},
     packet,
     platform::{FlowTable, Platform},
     replies, settle as known, wire,
@@ -159,15 +159,30 @@ pub(crate) extern "C" fn trace_judged(reason: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_plain(
-    context: *mut xdp_md,
-    at: u32,
-    sequence: u32,
-    bytes: u32,
-) -> u32 {
+pub(crate) extern "C" fn judge_plain(context: *mut xdp_md, place: u32, slot: u32) -> u64 {
     match Kernel::new(Frame::new(context)) {
-        Some((mut kernel, _)) => plain::judge(&mut kernel, at, sequence, bytes),
-        None => 0,
+        Some((mut kernel, packet)) => plain::judge(&mut kernel, packet, place, slot).to_bits(),
+        None => NOTHING,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_plain(unit: u32, function: u32, address: u32) -> u64 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => {
+            plain::find(&mut kernel, unit as u8, function as u8, address as u16)
+        }
+        None => 1,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_plain_replies(context: *mut xdp_md, place: u32) -> u64 {
+    match Kernel::new(Frame::new(context)) {
+        Some((mut kernel, packet)) => plain_replies::judge(&mut kernel, packet, place).to_bits(),
+        None => NOTHING,
     }
 }
 

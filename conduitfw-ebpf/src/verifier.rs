@@ -24,17 +24,29 @@ pub(crate) fn hidden(number: usize) -> usize {
 /// loop has another range, and is judged anew: "BPF program is too large" (Linux 6.1 to 6.18).
 #[inline(always)]
 pub(crate) fn masked(number: u32, mask: u32) -> u32 {
-    masked_offset(number, mask) as u32
-}
-
-/// As [`masked`], for an address: of a number that was cut to 32 bits LLVM clears the upper half again,
-/// with two instructions.
-#[inline(always)]
-pub(crate) fn masked_offset(number: u32, mask: u32) -> usize {
-    let mut number = number as usize;
+    let mut number = u64::from(number);
     // SAFETY: one instruction on two registers that hold the arguments.
     unsafe {
-        asm!("{0} &= {1}", inout(reg) number, in(reg) mask as usize, options(pure, nomem, nostack));
+        asm!("{0} &= {1}", inout(reg) number, in(reg) u64::from(mask), options(pure, nomem, nostack));
     };
-    number
+    number as u32
+}
+
+/// As [`masked`], for an address: LLVM clears the upper half of what goes in and comes out of that, with
+/// two instructions each.
+#[inline(always)]
+pub(crate) fn masked_offset<const MASK: u32>(number: u32) -> usize {
+    let masked: usize;
+    // SAFETY: two instructions on registers. What the upper half of the first holds does not matter.
+    unsafe {
+        asm!(
+            "{0} = {1}",
+            "{0} &= {mask}",
+            lateout(reg) masked,
+            in(reg) number,
+            mask = const MASK,
+            options(pure, nomem, nostack)
+        );
+    };
+    masked
 }

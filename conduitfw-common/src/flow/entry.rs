@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::packet::Packet;
-use crate::table::Address;
+use crate::table::{Address, Operation};
 
 /// Which way a frame goes within its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,14 +216,16 @@ pub mod request_state {
 )]
 #[repr(C)]
 pub struct Outstanding {
+    /// Its MBAP header and function code as they went by, the first byte at the lowest address.
+    pub head: u64,
     /// Sequence number of its first byte.
     pub sequence: u32,
-    /// Sequence number of the first byte of its reply, once answered.
-    pub reply_sequence: u32,
     /// Lower half of the tick counter when it went by.
     pub asked_ticks: u32,
-    /// Transaction id.
-    pub transaction_id: u16,
+    /// Sequence number of the first byte of its reply, once answered.
+    pub reply_sequence: u32,
+    /// The four bytes behind the function code as they went by, when `echo_kind` asks for them.
+    pub operands: u32,
     /// Bytes of the ADU.
     pub bytes: u16,
     /// MBAP length of its reply; 0 when the reply says it.
@@ -232,10 +234,6 @@ pub struct Outstanding {
     pub echo: u16,
     /// One of [`crate::modbus::reply::echo`].
     pub echo_kind: u8,
-    /// Unit id.
-    pub unit: u8,
-    /// Function code that was asked for.
-    pub function: u8,
     /// One of [`request_state`].
     pub state: u8,
     /// Number of the reason that it was neutralised for; 0 when it was allowed.
@@ -243,7 +241,49 @@ pub struct Outstanding {
     /// 1 when it writes registers whose last value counts.
     pub is_guarded: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
+}
+
+impl Outstanding {
+    /// Transaction id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn transaction_id(&self) -> u16 {
+        let [t1, t0, ..] = self.head.to_ne_bytes();
+        u16::from_be_bytes([t1, t0])
+    }
+
+    /// Unit id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unit(&self) -> u8 {
+        let [.., unit, _] = self.head.to_ne_bytes();
+        unit
+    }
+
+    /// Function code that was asked for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn function(&self) -> u8 {
+        let [.., function] = self.head.to_ne_bytes();
+        function
+    }
+}
+
+/// A cell of `OPERATIONS`, kept with the stream whose requests it was looked up for.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct KnownCell {
+    /// The generation that it is of.
+    pub generation: u32,
+    /// The unit id and the function code that it is for, as they go by; 0 when there is none.
+    pub unit_and_function: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// The cell.
+    pub cell: Operation,
 }
 
 /// Bytes of a reply that say whether it is one: the MBAP header, the function code, and two more.
@@ -268,6 +308,8 @@ pub struct Stream {
     pub waiting: u32,
     /// 1 once a request was neutralised: repeated segments must be changed as the first ones were.
     pub edited: u32,
+    /// What was looked up for the last plain request.
+    pub known: KnownCell,
     /// The first bytes of a reply that came in pieces.
     pub reply_head: [u8; 16],
     /// Requests, from the row of their transaction id on.

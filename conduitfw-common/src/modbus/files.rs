@@ -97,7 +97,7 @@ fn sub_request<P: Platform, B: ByteSource>(
     if reference != REFERENCE_TYPE {
         return Err(Reason::RegisterNotAllowed);
     }
-    let found = interval_of_cell(p, &cell, u32::from(file));
+    let found = interval_of_cell(p, p.seen().slot, &cell, u32::from(file));
     let interval = match p.interval(slot, found.wrapping_sub(1)) {
         Some(interval) if found != 0 && interval.first <= file && file <= interval.last => interval,
         _ => return Err(Reason::RegisterNotAllowed),

@@ -11,6 +11,7 @@ pub mod last;
 pub mod number;
 pub mod outstanding;
 pub mod plain;
+pub mod plain_replies;
 pub mod reply;
 pub mod request;
 pub mod written;
@@ -173,7 +174,7 @@ const fn is_searched(cell: &Operation) -> bool {
 
 /// The interval of a cell that holds `operand`: its index within the slot plus 1, or 0.
 #[inline(always)]
-fn interval_of_cell<P: Platform>(p: &mut P, cell: &Operation, operand: u32) -> u32 {
+fn interval_of_cell<P: Platform>(p: &mut P, slot: u32, cell: &Operation, operand: u32) -> u32 {
     // A single one is held against the operand by whoever asks.
     if cell.count == 1 {
         return cell.first.wrapping_add(1);
@@ -189,7 +190,7 @@ fn interval_of_cell<P: Platform>(p: &mut P, cell: &Operation, operand: u32) -> u
         .wrapping_sub(1)
         .wrapping_add(u32::from(page))
         .wrapping_sub(u32::from(cell.first_page));
-    match p.page(p.seen().slot, row, low) {
+    match p.page(slot, row, low) {
         0 => 0,
         number => cell.first.wrapping_add(u32::from(number)),
     }

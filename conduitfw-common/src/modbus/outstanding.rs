@@ -55,16 +55,16 @@ pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32
 }
 
 /// What goes into a row.
-pub(super) struct Asked<'a> {
-    pub(super) operation: &'a EventOperation,
-    pub(super) expected: Expected,
-    pub(super) sequence: u32,
-    pub(super) bytes: u32,
+struct Asked<'a> {
+    operation: &'a EventOperation,
+    expected: Expected,
+    sequence: u32,
+    bytes: u32,
     /// Number of the reason that it was neutralised for; 0 when it was allowed.
-    pub(super) reason: u8,
-    pub(super) is_guarded: u8,
+    reason: u8,
+    is_guarded: u8,
     /// The tick counter.
-    pub(super) now: u64,
+    now: u64,
 }
 
 /// A row of what was asked, that waits.
@@ -74,27 +74,30 @@ pub(super) struct Asked<'a> {
     clippy::cast_possible_truncation,
     reason = "lengths below 512"
 )]
-pub(super) fn note(asked: &Asked<'_>) -> Outstanding {
+fn note(asked: &Asked<'_>) -> Outstanding {
     let Expected {
         length,
         echo_kind,
         echo,
     } = asked.expected;
+    let [t1, t0] = asked.operation.transaction_id.to_be_bytes();
+    let [p1, p0] = asked.operation.protocol_id.to_be_bytes();
+    let [l1, l0] = asked.operation.length.to_be_bytes();
+    let (unit, function) = (asked.operation.unit, asked.operation.function);
     Outstanding {
+        head: u64::from_ne_bytes([t1, t0, p1, p0, l1, l0, unit, function]),
         sequence: asked.sequence,
-        reply_sequence: 0,
         asked_ticks: low(asked.now),
-        transaction_id: asked.operation.transaction_id,
+        reply_sequence: 0,
+        operands: 0,
         bytes: asked.bytes as u16,
         reply_length: length,
         echo,
         echo_kind,
-        unit: asked.operation.unit,
-        function: asked.operation.function,
         state: request_state::WAITING,
         reason: asked.reason,
         is_guarded: asked.is_guarded,
-        reserved: [0; 2],
+        reserved: [0; 6],
     }
 }
 

@@ -1,137 +1,475 @@
 //! Requests as nearly all of them are: whole, with eight bytes behind the MBAP header's length, for
-//! registers or coils that rules allow without limits. They are judged in one look, from the frame's
-//! bytes; whatever is any different is left to [`super::request`], which judges these alike.
+//! registers or coils that rules allow without limits. A segment that begins where an ADU does is judged
+//! from the frame's bytes, one such request after the other; whatever is any different is left to
+//! [`crate::inspect`], which judges these alike.
+
+use zerocopy::native_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::event::{EventOperation, field};
-use crate::flow::entry::{OUTSTANDING, request_state};
+use crate::flow::entry::{
+    Direction, FlowEntry, HISTORY_BYTES, KnownCell, OUTSTANDING, Outstanding, Stream, request_state, side_flag,
+};
+use crate::judgement::Judgement;
+use crate::packet::Packet;
 use crate::platform::Platform;
-use crate::table::operation;
+use crate::table::{Interval, operation};
+use crate::wire::tcp::flag;
 
 use super::function::FunctionCode;
-use super::outstanding::{Asked, first_row, note};
+use super::outstanding::{first_row, low};
+use super::reply::echo;
 use super::request::last_of;
-use super::{interval_of_cell, is_searched, reply};
+use super::{interval_of_cell, is_searched};
 
-/// Bytes of a plain request.
-pub const REQUEST_BYTES: u32 = 12;
-
-/// Protocol id 0 and length 6: what stands between transaction id and unit id.
-const PLAIN_HEADER: u32 = 6;
-
-/// Judges the plain requests that begin at `at` of the frame, where `bytes` bytes are there; the first
-/// has this sequence number. Answers the bytes of those that are allowed, one after the other: they are
-/// in the history. The next one is not plain, and nothing has happened to it; or somebody follows, and
-/// the one that was judged is in the workspace.
-#[inline(always)]
-pub fn judge<P: Platform>(p: &mut P, at: u32, sequence: u32, bytes: u32) -> u32 {
-    let mut taken = 0_u32;
-    for _ in 0..OUTSTANDING {
-        if bytes.wrapping_sub(taken) < REQUEST_BYTES || bytes < taken {
-            break;
-        }
-        let here = at.wrapping_add(taken);
-        if !is_allowed(p, here, sequence.wrapping_add(taken)) {
-            break;
-        }
-        taken = taken.wrapping_add(REQUEST_BYTES);
-        // Whoever follows is told of each.
-        if p.is_followed() {
-            break;
-        }
-    }
-    taken
+/// A plain request, as it stands in the frame.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Request {
+    /// MBAP header and function code.
+    head: U64,
+    /// Address, and quantity or value.
+    operands: U32,
 }
 
-/// Judges the request that begins at `at` of the frame.
+const REQUEST_BYTES: u32 = 12;
+/// The same, for a row.
+const ROW_BYTES: u16 = 12;
+
+/// Protocol id 0 and length 6: what stands between transaction id and unit id.
+const PLAIN_HEADER: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 6, 0, 0]);
+const HEADER_MASK: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+
+/// Judges the segment at hand, of the initiator of the flow at `place`, which the caller holds. When all
+/// of it is plain and allowed, it passes, and the flow is let go of. Else [`Judgement::INSPECT`]: so many
+/// bytes as [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has
+/// happened to the rest.
 #[inline(always)]
-fn is_allowed<P: Platform>(p: &mut P, at: u32, sequence: u32) -> bool {
-    let Ok((head, operands)) = p.twelve(at) else {
-        return false;
+pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> Judgement {
+    p.workspace().plain_bytes = 0;
+    let Some(flow) = p.flow_pointer(place) else {
+        return Judgement::INSPECT;
     };
-    let [t1, t0, p1, p0, l1, l0, unit, code] = head.to_be_bytes();
-    let [a1, a0, q1, q0] = operands.to_be_bytes();
-    if u32::from_be_bytes([p1, p0, l1, l0]) != PLAIN_HEADER || !matches!(code, 1..=6) {
-        return false;
+    let Some(entry) = p.flow_at(flow) else {
+        return Judgement::INSPECT;
+    };
+    let (index, serial) = (entry.stream.wrapping_sub(1), entry.serial);
+    let (due, acknowledged) = (entry.request.next, entry.request.acknowledged);
+    let is_due = is_in_turn(entry, packet, due, entry.request.flags);
+    let (generation, rule_set) = (entry.generation, entry.rule_set);
+    let limit = u32::from(entry.outstanding);
+    let Some(row) = p.stream_pointer(index) else {
+        return Judgement::INSPECT;
+    };
+    let Some(stream) = p.stream_at(row) else {
+        return Judgement::INSPECT;
+    };
+    let data_end = due.wrapping_add(packet.payload_bytes);
+    if !is_due
+        || !is_of(stream, place, serial)
+        || stream.adu_start != due
+        || data_end.wrapping_sub(acknowledged) > HISTORY_BYTES
+    {
+        return Judgement::INSPECT;
     }
-    let function = FunctionCode(code);
-    let has_quantity = function.has_quantity();
-    let mut asked = EventOperation {
+    let run = Run {
+        row,
+        index,
+        slot,
+        generation,
+        rule_set,
+        limit,
+        now: low(p.now_ticks()),
+    };
+    let taken = run.judge(p, packet.payload_at, due, packet.payload_bytes);
+    if taken != packet.payload_bytes {
+        p.workspace().plain_bytes = taken;
+        return Judgement::INSPECT;
+    }
+    if let Some(stream) = p.stream_at(row) {
+        stream.adu_start = data_end;
+    }
+    let Some(entry) = p.flow_at(flow) else {
+        return Judgement::INSPECT;
+    };
+    entry.request.next = data_end;
+    let judgement = Judgement::pass(entry.conduit).going(Direction::Request);
+    P::let_go(entry);
+    judgement
+}
+
+/// Whether the segment goes on where its side's bytes are due, and nothing about flow or segment is
+/// unusual.
+#[inline(always)]
+pub(super) const fn is_in_turn(
+    entry: &FlowEntry,
+    packet: &Packet,
+    due: u32,
+    side_flags: u32,
+) -> bool {
+    packet.sequence == due
+        && packet.tcp_flags & flag::FIN == 0
+        && side_flags & side_flag::FIN == 0
+        && entry.flags == 0
+}
+
+/// Whether the stream is the flow's, and none of its requests was changed.
+#[inline(always)]
+pub(super) const fn is_of(stream: &Stream, place: u32, serial: u32) -> bool {
+    stream.owner == place.wrapping_add(1) && stream.serial == serial && stream.edited == 0
+}
+
+/// The requests of a segment.
+struct Run<R> {
+    row: R,
+    /// Index into `STREAMS`.
+    index: u32,
+    slot: u32,
+    generation: u32,
+    rule_set: u16,
+    /// Requests that may wait for a reply.
+    limit: u32,
+    /// The tick counter.
+    now: u32,
+}
+
+/// A plain request, taken apart.
+struct Asked {
+    head: u64,
+    operands: u32,
+    unit: u8,
+    function: u8,
+    address: u16,
+    quantity: u16,
+}
+
+impl Asked {
+    /// The request that begins at `at` of the frame, if it is plain.
+    #[inline(always)]
+    fn read<P: Platform>(p: &P, at: u32) -> Option<Self> {
+        let request = p.header::<Request>(at).ok()?;
+        let (head, operands) = (request.head.get(), request.operands.get());
+        let [.., unit, function] = head.to_ne_bytes();
+        let [a1, a0, q1, q0] = operands.to_ne_bytes();
+        if head & HEADER_MASK != PLAIN_HEADER || !matches!(function, 1..=6) {
+            return None;
+        }
+        Some(Self {
+            head,
+            operands,
+            unit,
+            function,
+            address: u16::from_be_bytes([a1, a0]),
+            quantity: if FunctionCode(function).has_quantity() {
+                u16::from_be_bytes([q1, q0])
+            } else {
+                1
+            },
+        })
+    }
+
+    /// The last register or coil.
+    #[inline(always)]
+    fn last(&self) -> u32 {
+        last_of(self.address, self.quantity)
+    }
+
+    #[inline(always)]
+    const fn unit_and_function(&self) -> u16 {
+        u16::from_ne_bytes([self.unit, self.function])
+    }
+}
+
+impl<R: Copy> Run<R> {
+    /// Judges the requests in `bytes` bytes of the frame from `at` on, the first of which has this
+    /// sequence number. Answers the bytes of those that are plain and allowed.
+    #[inline(always)]
+    fn judge<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        at: u32,
+        sequence: u32,
+        bytes: u32,
+    ) -> u32 {
+        // Nearly every segment; by itself, for what a loop keeps from one round to the next costs.
+        if bytes == REQUEST_BYTES {
+            return self.judge_one(p, at, sequence);
+        }
+        let mut taken = 0_u32;
+        let mut known = Known::NOTHING;
+        for _ in 0..OUTSTANDING {
+            let here = at.wrapping_add(taken);
+            if bytes < taken.wrapping_add(REQUEST_BYTES)
+                || !self.is_allowed(p, &mut known, here, sequence.wrapping_add(taken))
+            {
+                break;
+            }
+            taken = taken.wrapping_add(REQUEST_BYTES);
+        }
+        known.count(p);
+        taken
+    }
+
+    /// The same for a segment of one.
+    #[inline(always)]
+    fn judge_one<P: Platform<StreamPointer = R>>(&self, p: &mut P, at: u32, sequence: u32) -> u32 {
+        let Some(asked) = Asked::read(p, at) else {
+            return 0;
+        };
+        match self.interval_of(p, asked.unit, asked.function, asked.address) {
+            Some(interval) if asked.last() <= u32::from(interval.reach) => {
+                if self.remember(p, &asked, sequence) {
+                    p.count_rule(interval.rule, 1);
+                    REQUEST_BYTES
+                } else {
+                    0
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// Judges the request that begins at `at` of the frame.
+    #[inline(always)]
+    fn is_allowed<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        known: &mut Known,
+        at: u32,
+        sequence: u32,
+    ) -> bool {
+        let Some(asked) = Asked::read(p, at) else {
+            return false;
+        };
+        if !known.holds(&asked) {
+            known.count(p);
+            let workspace = p.workspace();
+            (workspace.slot, workspace.generation) = (self.slot, self.generation);
+            (workspace.stream, workspace.rule_set) = (self.index, self.rule_set);
+            known.unit_and_function = asked.unit_and_function();
+            known.interval = p.find_plain(asked.unit, asked.function, asked.address);
+        }
+        if !known.holds(&asked)
+            || u64::from(asked.last()) > known.reach()
+            || !self.remember(p, &asked, sequence)
+        {
+            return false;
+        }
+        known.hits = known.hits.wrapping_add(1);
+        true
+    }
+
+    /// The interval of the rule that allows an operation which begins with this operand, whatever is
+    /// written and however often.
+    #[inline(always)]
+    fn interval_of<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        unit: u8,
+        function: u8,
+        address: u16,
+    ) -> Option<Interval> {
+        let known = &p.stream_at(self.row)?.known;
+        if known.generation != self.generation
+            || known.unit_and_function != u16::from_ne_bytes([unit, function])
+        {
+            self.look_up(p, unit, function)?;
+        }
+        let cell = p.stream_at(self.row)?.known.cell;
+        if cell.kind == operation::ALLOWED {
+            return Some(Interval {
+                first: 0,
+                last: u16::MAX,
+                reach: u16::MAX,
+                rule: cell.rule,
+                limits: 0,
+                reserved: 0,
+            });
+        }
+        if cell.kind != operation::RANGES || is_searched(&cell) {
+            return None;
+        }
+        let found = interval_of_cell(p, self.slot, &cell, u32::from(address));
+        if found == 0 {
+            return None;
+        }
+        let interval = p.interval(self.slot, found.wrapping_sub(1))?;
+        if address >= interval.first && address <= interval.last && interval.limits == 0 {
+            Some(interval)
+        } else {
+            None
+        }
+    }
+
+    /// Keeps the cell for a unit and a function with the stream.
+    #[inline(always)]
+    fn look_up<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        unit: u8,
+        function: u8,
+    ) -> Option<()> {
+        let row = p.operation_row(self.slot, self.rule_set, unit);
+        if row == 0 {
+            return None;
+        }
+        let cell = p.operation(self.slot, row, function)?;
+        p.stream_at(self.row)?.known = KnownCell {
+            generation: self.generation,
+            unit_and_function: u16::from_ne_bytes([unit, function]),
+            reserved: 0,
+            cell,
+        };
+        Some(())
+    }
+
+    /// Notes a request in the row of its transaction id, and in the history; `false` when the row is
+    /// taken, or too many wait.
+    #[inline(always)]
+    fn remember<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        asked: &Asked,
+        sequence: u32,
+    ) -> bool {
+        let Some(stream) = p.stream_at(self.row) else {
+            return false;
+        };
+        if stream.waiting >= self.limit {
+            return false;
+        }
+        let [t1, t0, ..] = asked.head.to_ne_bytes();
+        let first = first_row(u16::from_be_bytes([t1, t0]));
+        let Some(row) = stream.outstanding.get_mut(first) else {
+            return false;
+        };
+        if row.state != request_state::FREE {
+            return false;
+        }
+        stream.waiting = stream.waiting.wrapping_add(1);
+        *row = Outstanding {
+            head: asked.head,
+            sequence,
+            asked_ticks: self.now,
+            reply_sequence: 0,
+            operands: asked.operands,
+            bytes: ROW_BYTES,
+            reply_length: 0,
+            echo: 0,
+            echo_kind: echo::PLAIN,
+            state: request_state::WAITING,
+            reason: 0,
+            is_guarded: 0,
+            reserved: [0; 6],
+        };
+        P::keep_twelve(stream, sequence, asked.head, asked.operands);
+        if p.is_followed() {
+            tell(p, asked);
+        }
+        true
+    }
+}
+
+/// What the request before was allowed by: the next one is often for the same unit and function, and not
+/// far away.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Unit id and function code, as they went by.
+    unit_and_function: u16,
+    /// What [`find`] gave.
+    interval: u64,
+    /// Requests that were allowed by it and are not counted yet.
+    hits: u32,
+}
+
+impl Known {
+    /// Function code 0 is no plain request's.
+    const NOTHING: Self = Self {
+        unit_and_function: 0,
+        interval: NO_INTERVAL,
+        hits: 0,
+    };
+
+    /// Whether a request is allowed by this, if it does not reach too far.
+    #[inline(always)]
+    fn holds(&self, asked: &Asked) -> bool {
+        let operand = u64::from(asked.address);
+        self.unit_and_function == asked.unit_and_function()
+            && operand >= self.interval & 0xffff
+            && operand <= (self.interval >> 16) & 0xffff
+    }
+
+    #[inline(always)]
+    const fn reach(&self) -> u64 {
+        (self.interval >> 32) & 0xffff
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "sixteen bits are left"
+    )]
+    fn count<P: Platform>(&mut self, p: &mut P) {
+        if self.hits != 0 {
+            p.count_rule((self.interval >> 48) as u16, self.hits);
+            self.hits = 0;
+        }
+    }
+}
+
+/// Stage: the interval that allows an operation of the flow that the workspace names, from its first
+/// operand on, whatever is written and however often. [`Interval::first`], [`Interval::last`],
+/// [`Interval::reach`] and [`Interval::rule`], the first in the lowest bits; one that holds nothing when
+/// there is none.
+#[inline(always)]
+pub fn find<P: Platform>(p: &mut P, unit: u8, function: u8, address: u16) -> u64 {
+    let workspace = p.seen();
+    let (slot, generation) = (workspace.slot, workspace.generation);
+    let (index, rule_set) = (workspace.stream, workspace.rule_set);
+    let Some(row) = p.stream_pointer(index) else {
+        return NO_INTERVAL;
+    };
+    let run = Run {
+        row,
+        index,
+        slot,
+        generation,
+        rule_set,
+        limit: 0,
+        now: 0,
+    };
+    match run.interval_of(p, unit, function, address) {
+        Some(interval) => {
+            u64::from(interval.first)
+                | u64::from(interval.last) << 16
+                | u64::from(interval.reach) << 32
+                | u64::from(interval.rule) << 48
+        }
+        None => NO_INTERVAL,
+    }
+}
+
+/// From 1 to 0.
+const NO_INTERVAL: u64 = 1;
+
+/// Tells whoever follows.
+#[inline(always)]
+fn tell<P: Platform>(p: &mut P, asked: &Asked) {
+    let [t1, t0, ..] = asked.head.to_ne_bytes();
+    let mut told = EventOperation {
         fields: field::HEADER | field::FUNCTION | field::ADDRESS,
         transaction_id: u16::from_be_bytes([t1, t0]),
         length: 6,
-        unit,
-        function: code,
-        address: u16::from_be_bytes([a1, a0]),
-        quantity: 1,
+        unit: asked.unit,
+        function: asked.function,
+        address: asked.address,
+        quantity: asked.quantity,
         ..EventOperation::default()
     };
-    if has_quantity {
-        asked.fields |= field::QUANTITY;
-        asked.quantity = u16::from_be_bytes([q1, q0]);
+    if FunctionCode(asked.function).has_quantity() {
+        told.fields |= field::QUANTITY;
     }
-    let Some(rule) = rule_of(p, &asked) else {
-        return false;
-    };
-    let first = first_row(asked.transaction_id);
-    let (index, limit) = (p.seen().stream, u32::from(p.seen().outstanding));
-    let now = p.now_ticks();
-    let Some(stream) = p.stream(index) else {
-        return false;
-    };
-    if stream.waiting >= limit {
-        return false;
-    }
-    let Some(row) = stream.outstanding.get_mut(first) else {
-        return false;
-    };
-    if row.state != request_state::FREE {
-        return false;
-    }
-    stream.waiting = stream.waiting.wrapping_add(1);
-    *row = note(&Asked {
-        operation: &asked,
-        expected: reply::expected_of_plain(&asked),
-        sequence,
-        bytes: REQUEST_BYTES,
-        reason: 0,
-        is_guarded: 0,
-        now,
-    });
-    p.remember_plain(index, sequence, head, operands);
-    p.count_rule(rule);
-    if p.is_followed() {
-        p.workspace().operation = asked;
-    }
-    true
-}
-
-/// The rule that allows what is asked for, whatever is written and however often.
-#[inline(always)]
-fn rule_of<P: Platform>(p: &mut P, asked: &EventOperation) -> Option<u16> {
-    let (slot, rule_set) = (p.seen().slot, p.seen().rule_set);
-    let row = p.operation_row(slot, rule_set, asked.unit);
-    if row == 0 {
-        return None;
-    }
-    let cell = p.operation(slot, row, asked.function)?;
-    if cell.kind == operation::ALLOWED {
-        return Some(cell.rule);
-    }
-    if cell.kind != operation::RANGES || is_searched(&cell) {
-        return None;
-    }
-    let operand = u32::from(asked.address);
-    let found = interval_of_cell(p, &cell, operand);
-    if found == 0 {
-        return None;
-    }
-    let interval = p.interval(slot, found.wrapping_sub(1))?;
-    let is_within = operand >= u32::from(interval.first)
-        && operand <= u32::from(interval.last)
-        && last_of(asked.address, asked.quantity) <= u32::from(interval.reach);
-    if is_within && interval.limits == 0 {
-        Some(interval.rule)
-    } else {
-        None
-    }
+    p.workspace().operation = told;
+    p.judged(0);
 }

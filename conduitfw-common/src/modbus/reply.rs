@@ -31,6 +31,8 @@ pub mod echo {
     pub const BYTE: u8 = 3;
     /// The two bytes of the request.
     pub const WORD: u8 = 4;
+    /// What the function code, 1 to 6, and the operands say.
+    pub const PLAIN: u8 = 5;
 }
 
 /// What the reply to a request must be like.
@@ -55,14 +57,14 @@ impl Expected {
 
 /// [`expected`] for functions 1 to 6.
 #[inline(always)]
-pub(super) fn expected_of_plain(request: &EventOperation) -> Expected {
-    let (length, echo_kind, echo) = if request.function <= 2 {
-        let bytes = request.quantity.wrapping_add(7) >> 3;
+pub(super) fn expected_of_plain(function: u8, address: u16, quantity: u16) -> Expected {
+    let (length, echo_kind, echo) = if function <= 2 {
+        let bytes = quantity.wrapping_add(7) >> 3;
         (bytes.wrapping_add(3), echo::COUNT, 0)
-    } else if request.function <= 4 {
-        (registers_length(request.quantity), echo::COUNT, 0)
+    } else if function <= 4 {
+        (registers_length(quantity), echo::COUNT, 0)
     } else {
-        (6, echo::WORD, request.address)
+        (6, echo::WORD, address)
     };
     Expected {
         length,
@@ -80,7 +82,9 @@ const fn registers_length(quantity: u16) -> u16 {
 #[inline(always)]
 pub(super) fn expected(request: &EventOperation) -> Expected {
     let (length, echo_kind, echo) = match request.function {
-        1..=6 => return expected_of_plain(request),
+        1..=6 => {
+            return expected_of_plain(request.function, request.address, request.quantity);
+        }
         23 => (registers_length(request.quantity), echo::COUNT, 0),
         15 | 16 => (6, echo::WORD, request.address),
         7 => (3, echo::ANY, 0),
@@ -259,7 +263,7 @@ fn answer<P: Platform>(p: &mut P, reply: &Reply) -> Result<(), Reason> {
         row.state = request_state::ANSWERED;
         row.reply_sequence = reply.sequence;
     } else {
-        let is_exception = reply.function != row.function;
+        let is_exception = reply.function != row.function();
         if !is_like(row, reply, is_exception) {
             return Err(Reason::ReplyMismatch);
         }
@@ -287,15 +291,15 @@ fn answer<P: Platform>(p: &mut P, reply: &Reply) -> Result<(), Reason> {
 /// another unit or function: an error.
 #[inline(always)]
 fn is_answered_by(row: &Outstanding, reply: &Reply) -> Result<bool, Reason> {
-    if row.state != request_state::WAITING || row.transaction_id != reply.transaction_id {
+    if row.state != request_state::WAITING || row.transaction_id() != reply.transaction_id {
         return Ok(false);
     }
     let asked = if row.reason == 0 {
-        row.function
+        row.function()
     } else {
         refused(row.bytes)
     };
-    if row.unit == reply.unit && (asked ^ reply.function) & !EXCEPTION_BIT == 0 {
+    if row.unit() == reply.unit && (asked ^ reply.function) & !EXCEPTION_BIT == 0 {
         Ok(true)
     } else {
         Err(Reason::ReplyMismatch)
@@ -335,13 +339,24 @@ fn is_like(row: &Outstanding, reply: &Reply, is_exception: bool) -> bool {
     if is_exception {
         return reply.length == EXCEPTION_LENGTH && behind_high != 0;
     }
-    let has_length = row.reply_length == 0 || row.reply_length == reply.length;
+    let expected = if row.echo_kind == echo::PLAIN {
+        let [a1, a0, q1, q0] = row.operands.to_ne_bytes();
+        let address = u16::from_be_bytes([a1, a0]);
+        expected_of_plain(row.function(), address, u16::from_be_bytes([q1, q0]))
+    } else {
+        Expected {
+            length: row.reply_length,
+            echo_kind: row.echo_kind,
+            echo: row.echo,
+        }
+    };
+    let has_length = expected.length == 0 || expected.length == reply.length;
     has_length
-        && match row.echo_kind {
+        && match expected.echo_kind {
             echo::COUNT => u16::from(behind_high).wrapping_add(3) == reply.length,
             echo::WIDE_COUNT => reply.behind.wrapping_add(4) == reply.length,
-            echo::BYTE => u16::from(behind_high) == row.echo,
-            echo::WORD => reply.behind == row.echo,
+            echo::BYTE => u16::from(behind_high) == expected.echo,
+            echo::WORD => reply.behind == expected.echo,
             _ => true,
         }
 }
@@ -352,6 +367,10 @@ const _: () = assert!(OUTSTANDING == 16);
 #[inline(always)]
 #[must_use]
 pub const fn bucket(ticks: u32) -> u32 {
+    // Most are, and the kernel's machine has no instruction that counts zeros.
+    if ticks == 0 {
+        return 0;
+    }
     let bits = 32_u32.wrapping_sub(ticks.leading_zeros());
     if bits >= RESPONSE_BUCKETS {
         RESPONSE_BUCKETS - 1

@@ -221,7 +221,7 @@ fn find<P: Platform>(
     last: u32,
 ) -> Result<(u32, Interval), Reason> {
     let denied = FunctionCode(p.seen().operation.function).operand_reason();
-    let found = interval_of_cell(p, cell, operand);
+    let found = interval_of_cell(p, p.seen().slot, cell, operand);
     if found == 0 {
         return Err(denied);
     }
@@ -256,7 +256,7 @@ pub(super) fn accept<P: Platform>(p: &mut P, sequence: u32, adu_bytes: u32) -> R
         return Err(Reason::RateExceeded);
     }
     outstanding::add(p, sequence, adu_bytes)?;
-    p.count_rule(rule);
+    p.count_rule(rule, 1);
     p.judged(0);
     Ok(())
 }

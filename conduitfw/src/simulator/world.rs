@@ -7,7 +7,7 @@ use conduitfw_common::{
     flow::store,
     forward, inspect,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, plain, reply, request, written},
+    modbus::{self, coils, files, last, outstanding, plain, plain_replies, reply, request, written},
     packet::{self, Packet},
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
@@ -141,9 +141,9 @@ impl Platform for Simulator {
             .push((operation, Reason::from_number(reason)));
     }
 
-    fn count_rule(&mut self, rule: u16) {
+    fn count_rule(&mut self, rule: u16, operations: u32) {
         if let Some(count) = self.rules.get_mut(usize::from(rule)) {
-            *count += 1;
+            *count += u64::from(operations);
         }
     }
 
@@ -178,6 +178,26 @@ impl Platform for Simulator {
         }
         entry.lock = 1;
         Some(entry)
+    }
+
+    type FlowPointer = u32;
+
+    fn flow_pointer(&mut self, place: u32) -> Option<u32> {
+        self.flow(FlowTable::Flows, place).map(|_| place)
+    }
+
+    fn flow_at(&mut self, pointer: u32) -> Option<&mut FlowEntry> {
+        self.flow(FlowTable::Flows, pointer)
+    }
+
+    type StreamPointer = u32;
+
+    fn stream_pointer(&mut self, index: u32) -> Option<u32> {
+        self.stream(index).map(|_| index)
+    }
+
+    fn stream_at(&mut self, pointer: u32) -> Option<&mut Stream> {
+        self.stream(pointer)
     }
 
     fn let_go(entry: &mut FlowEntry) {
@@ -216,11 +236,8 @@ impl Platform for Simulator {
         )
     }
 
-    fn remember_plain(&mut self, stream: u32, sequence: u32, head: u64, operands: u32) {
-        let Some(stream) = self.stream(stream) else {
-            return;
-        };
-        let bytes = head.to_be_bytes().into_iter().chain(operands.to_be_bytes());
+    fn keep_twelve(stream: &mut Stream, sequence: u32, head: u64, rest: u32) {
+        let bytes = head.to_ne_bytes().into_iter().chain(rest.to_ne_bytes());
         for (offset, byte) in (0..).zip(bytes) {
             let place = place_in_history(sequence.wrapping_add(offset));
             if let Some(kept) = stream.history.get_mut(place) {
@@ -308,8 +325,16 @@ impl Platform for Simulator {
         reply::go_on(self, at, bytes, had).to_bits()
     }
 
-    fn judge_plain(&mut self, at: u32, sequence: u32, bytes: u32) -> u32 {
-        plain::judge(self, at, sequence, bytes)
+    fn judge_plain(&mut self, packet: &Packet, place: u32, slot: u32) -> Judgement {
+        plain::judge(self, packet, place, slot)
+    }
+
+    fn find_plain(&mut self, unit: u8, function: u8, address: u16) -> u64 {
+        plain::find(self, unit, function, address)
+    }
+
+    fn judge_plain_replies(&mut self, packet: &Packet, place: u32) -> Judgement {
+        plain_replies::judge(self, packet, place)
     }
 
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {
