@@ -12,23 +12,25 @@ use crate::verdict::{Reason, Verdict};
 use crate::wire::{ethernet, tcp::flag};
 
 /// Judges the frame at hand by the tables of a slot. Its headers go to `packet`, whatever that was
-/// before.
+/// before. Of most frames there is nothing more to say than the conduit on whose account they pass.
+///
+/// # Errors
+/// The judgement of any other frame.
 #[inline(always)]
-pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Judgement {
+pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u16, Judgement> {
     let (number, parsed) = match p.generation(slot) {
         Some(generation) => (generation.number, packet::parse(p, p.frame_bytes(), packet)),
         None => (0, Err(Reason::UnknownInterface)),
     };
-    let (judgement, place) = match parsed {
-        Ok(()) => short_way(p, packet, number),
-        Err(reason) => (unreadable(p, packet, reason, slot), 0),
+    let judgement = match parsed {
+        Ok(()) => match short_way(p, packet, number) {
+            Ok(conduit) => return Ok(conduit),
+            Err(judgement) => plain_way(p, packet, slot, judgement),
+        },
+        Err(reason) => unreadable(p, packet, reason, slot),
     };
     if judgement.is_plain_pass() {
-        return judgement;
-    }
-    let judgement = plain_way(p, packet, place, slot, judgement);
-    if judgement.is_plain_pass() {
-        return judgement;
+        return Ok(judgement.conduit());
     }
     let workspace = p.workspace();
     workspace.slot = slot;
@@ -36,16 +38,19 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Judgemen
     workspace.operation.fields = 0;
     workspace.denied.fields = 0;
     workspace.neutralised = 0;
-    let judgement = long_way(p, packet, place, judgement);
+    let judgement = long_way(p, packet, judgement);
+    if judgement.is_plain_pass() {
+        return Ok(judgement.conduit());
+    }
     if judgement.reason_number() == 0 || judgement.is_notice() {
-        return judgement;
+        return Err(judgement);
     }
     if p.generation(p.seen().slot)
         .is_some_and(|generation| generation.observe != 0)
     {
-        judgement.observed()
+        Err(judgement.observed())
     } else {
-        judgement
+        Err(judgement)
     }
 }
 
@@ -53,6 +58,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Judgemen
 #[inline(always)]
 fn unreadable<P: Platform>(p: &mut P, packet: &mut Packet, reason: Reason, slot: u32) -> Judgement {
     p.read_as_far_as_it_goes(packet);
+    p.workspace().held = 0;
     if reason != Reason::EtherTypeNotAllowed {
         return Judgement::deny(reason, 0);
     }
@@ -61,27 +67,34 @@ fn unreadable<P: Platform>(p: &mut P, packet: &mut Packet, reason: Reason, slot:
 }
 
 /// The way of most frames: of an established flow in an unchanged world. What is unusual goes on from
-/// what this answers, and so does what is to be inspected, with the place of the flow: then the
-/// caller holds it.
+/// what this answers, and so does what is to be inspected: then the caller holds the flow that the
+/// workspace says. It says it in memory, for each of the many ends of this would carry it.
 #[inline(always)]
-fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> (Judgement, u32) {
+fn short_way<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    generation: u32,
+) -> Result<u16, Judgement> {
     let place = match packet.ether_type {
         ethernet::ARP => 0,
         _ => find_place(p, FlowTable::Flows, packet),
     };
     if place == 0 {
-        return (Judgement::AGAIN, 0);
+        p.workspace().held = 0;
+        return Err(Judgement::AGAIN);
     }
     let (ifindex, now) = (p.ifindex(), p.now_ticks());
     let Some(entry) = p.hold_flow(place) else {
-        return (Judgement::deny(Reason::FlowBusy, 0), 0);
+        p.workspace().held = 0;
+        return Err(Judgement::deny(Reason::FlowBusy, 0));
     };
-    let judgement = judge_flow(entry, packet, ifindex, generation, now);
-    if judgement.is_plain_pass() {
+    let judged = judge_flow(entry, packet, ifindex, generation, now);
+    if judged.is_ok() {
         P::let_go(entry);
-        return (judgement, 0);
+    } else {
+        p.workspace().held = place;
     }
-    (judgement, place)
+    judged
 }
 
 /// The way of most segments that are to be inspected: what is plain in them is judged at once. Lets go
@@ -90,10 +103,10 @@ fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> (Judge
 fn plain_way<P: Platform>(
     p: &mut P,
     packet: &Packet,
-    place: u32,
     slot: u32,
     judgement: Judgement,
 ) -> Judgement {
+    let place = p.seen().held;
     if judgement == Judgement::INSPECT {
         p.judge_plain(packet, place, slot)
     } else if judgement == Judgement::INSPECT_REPLY {
@@ -109,9 +122,9 @@ fn plain_way<P: Platform>(
 fn long_way<P: Platform>(
     p: &mut P,
     packet: &Packet,
-    place: u32,
     judgement: Judgement,
 ) -> Judgement {
+    let place = p.seen().held;
     if place != 0 {
         let judgement = on_the_way(p, packet, place, judgement);
         leave(p, place, judgement);
@@ -227,23 +240,35 @@ fn judge_flow(
     ifindex: u32,
     generation: u32,
     now: u64,
-) -> Judgement {
+) -> Result<u16, Judgement> {
     // Another flow may have the same tag, or have taken the place between the look and the lock.
-    let Some(direction) = entry.direction_of(packet) else {
-        return Judgement::AGAIN;
+    let Some(direction) = entry.ends_of(packet) else {
+        return Err(Judgement::AGAIN);
     };
+    if !entry.is_usual(packet.transport) {
+        return Err(if entry.transport == packet.transport {
+            Judgement::SETTLE
+        } else {
+            Judgement::AGAIN
+        });
+    }
     if entry.generation != generation
-        || entry.phase != phase::ESTABLISHED
-        || entry.flags != 0
         || !entry.came_in_at(direction, ifindex, packet.vlans)
         || now.wrapping_sub(entry.last_seen_ticks) > SETTLE_AFTER_TICKS
-        || packet.tcp_flags & flag::SYN != 0
-        || packet.transport == transport::ICMP
     {
-        return Judgement::SETTLE;
+        return Err(Judgement::SETTLE);
+    }
+    // First of all, and before it is asked whether this is TCP: nothing else has these flags.
+    if connection::is_acknowledgement(packet) {
+        entry.last_seen_ticks = now;
+        connection::acknowledge_only(entry, packet, direction);
+        return Ok(entry.conduit);
+    }
+    if packet.tcp_flags & flag::SYN != 0 || packet.transport == transport::ICMP {
+        return Err(Judgement::SETTLE);
     }
     entry.last_seen_ticks = now;
-    follow(entry, packet, direction)
+    track(entry, packet, direction)
 }
 
 /// An entry that has been silent for as long is looked at closely: it may have timed out. Not a
@@ -253,25 +278,38 @@ const SETTLE_AFTER_TICKS: u64 = 1000;
 /// Track, for a flow that the policy in force allows; what is to be inspected says so.
 #[inline(always)]
 pub(crate) fn follow(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Judgement {
-    let (conduit, observe) = (entry.conduit, entry.observe);
-    if packet.transport != transport::TCP {
-        return Judgement::pass(conduit);
-    }
     if connection::is_acknowledgement(packet) {
         connection::acknowledge_only(entry, packet, direction);
-        return Judgement::pass(conduit);
+        return Judgement::pass(entry.conduit);
+    }
+    match track(entry, packet, direction) {
+        Ok(conduit) => Judgement::pass(conduit),
+        Err(judgement) => judgement,
+    }
+}
+
+/// The same for anything but an acknowledgement; of what passes as it is, the conduit.
+#[inline(always)]
+fn track(
+    entry: &mut FlowEntry,
+    packet: &Packet,
+    direction: Direction,
+) -> Result<u16, Judgement> {
+    let (conduit, observe) = (entry.conduit, entry.observe);
+    if packet.transport != transport::TCP {
+        return Ok(conduit);
     }
     if let Err(reason) = connection::track(entry, packet, direction) {
         let judgement = Judgement::deny(reason, conduit).going(direction);
-        return end(entry, judgement, observe);
+        return Err(end(entry, judgement, observe));
     }
     if entry.protocol != protocol::NONE && inspect::concerns(packet) {
-        return match direction {
+        return Err(match direction {
             Direction::Request => Judgement::INSPECT,
             Direction::Reply => Judgement::INSPECT_REPLY,
-        };
+        });
     }
-    Judgement::pass(conduit)
+    Ok(conduit)
 }
 
 /// Carries out what the conduit says about a denied segment of a flow.

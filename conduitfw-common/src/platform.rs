@@ -40,6 +40,8 @@ pub struct Workspace {
     pub stream: u32,
     /// The place of the flow.
     pub place: u32,
+    /// The place of the flow that the frame at hand was found to be of and that is held; 0 for none.
+    pub held: u32,
     /// The interval, within the slot, of the first written register (or of the operand).
     pub interval: u32,
     /// The conduit of the flow.

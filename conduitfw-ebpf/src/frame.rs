@@ -46,6 +46,12 @@ impl Frame {
         hidden(self.end() - self.start()) as u32
     }
 
+    /// The same, for a counter: of a number of 32 bits LLVM clears the upper half.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u64 {
+        hidden(self.end() - self.start()) as u64
+    }
+
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel passes a valid context to the program and its functions.

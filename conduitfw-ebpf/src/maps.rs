@@ -284,13 +284,13 @@ pub(crate) fn trace() -> Option<&'static mut Trace> {
 }
 
 #[inline(always)]
-pub(crate) fn count(conduit: u16, reason: u8, bytes: u32) {
+pub(crate) fn count(conduit: u16, reason: u8, bytes: u64) {
     if let Some(counter) = held!(
         COUNTERS,
         u32::from(conduit) * REASON_SLOTS + u32::from(reason)
     ) {
         counter.frames += 1;
-        counter.bytes += u64::from(bytes);
+        counter.bytes += bytes;
     }
 }
 

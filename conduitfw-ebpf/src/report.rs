@@ -21,14 +21,18 @@ use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
 /// Reports the judgement and carries it out, by what `ACTIVE` was when the frame came in; the cold half
 /// of it is a stage of its own.
 #[inline(always)]
-pub(crate) fn report(frame: Frame, judgement: Judgement, active: u32) -> u32 {
-    trace::decided(judgement);
-    if judgement.is_plain_pass() {
-        maps::count(judgement.conduit(), 0, frame.bytes());
-    } else {
-        let action = deny(frame.context(), judgement.to_bits());
-        if action != xdp_action::XDP_PASS || !judgement.is_readable() {
-            return action;
+pub(crate) fn report(frame: Frame, judged: Result<u16, Judgement>, active: u32) -> u32 {
+    match judged {
+        Ok(conduit) => {
+            trace::decided(Judgement::pass(conduit));
+            maps::count(conduit, 0, frame.length());
+        }
+        Err(judgement) => {
+            trace::decided(judgement);
+            let action = deny(frame.context(), judgement.to_bits());
+            if action != xdp_action::XDP_PASS || !judgement.is_readable() {
+                return action;
+            }
         }
     }
     if active & ACTIVE_FAST != 0 {
@@ -51,7 +55,7 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
         emit(&kernel, packet, judgement, bytes);
     }
     if judgement.is_observed() || judgement.is_notice() {
-        maps::count(judgement.conduit(), 0, bytes);
+        maps::count(judgement.conduit(), 0, u64::from(bytes));
         if judgement.is_observed()
             && let Some(reporting) = maps::reporting()
         {
@@ -59,7 +63,7 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
         }
         return xdp_action::XDP_PASS;
     }
-    maps::count(judgement.conduit(), judgement.reason_number(), bytes);
+    maps::count(judgement.conduit(), judgement.reason_number(), u64::from(bytes));
     if judgement.is_edited() {
         return edited(&mut frame, packet, judgement);
     }

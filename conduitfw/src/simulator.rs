@@ -143,7 +143,8 @@ impl Simulator {
         self.now_ticks = now_ticks;
         self.operations.clear();
         let mut packet = Packet::default();
-        let judgement = judge::judge(self, &mut packet, self.active);
+        let judgement = judge::judge(self, &mut packet, self.active)
+            .map_or_else(|judgement| judgement, Judgement::pass);
         Judged {
             judgement,
             packet,

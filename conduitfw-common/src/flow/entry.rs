@@ -1,5 +1,7 @@
 //! What is remembered of a flow, and of the byte stream of an inspected one.
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::packet::Packet;
@@ -139,6 +141,13 @@ impl FlowEntry {
         if self.transport != packet.transport {
             return None;
         }
+        self.ends_of(packet)
+    }
+
+    /// The same by addresses and ports alone.
+    #[inline(always)]
+    #[must_use]
+    pub fn ends_of(&self, packet: &Packet) -> Option<Direction> {
         let ports = join(packet.source_port, packet.destination_port);
         let own = join(self.initiator_port, self.responder_port);
         if own == ports
@@ -154,6 +163,21 @@ impl FlowEntry {
             return Some(Direction::Reply);
         }
         None
+    }
+
+    /// Whether the flow is one of this transport, established, and nothing about it is to be looked at
+    /// closely.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_usual(&self, transport: u8) -> bool {
+        const STATE: usize = offset_of!(FlowEntry, transport);
+        // Transport, phase, protocol and flags, read at once.
+        let state = match self.as_bytes().get(STATE..) {
+            Some(bytes) => bytes.first_chunk().copied().unwrap_or_default(),
+            None => [0; 4],
+        };
+        u32::from_ne_bytes(state) & u32::from_ne_bytes([0xff, 0xff, 0, 0xff])
+            == u32::from_ne_bytes([transport, phase::ESTABLISHED, 0, 0])
     }
 
     /// Whether a frame of `direction` came in where the flow's frames of that direction do.
