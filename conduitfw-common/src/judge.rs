@@ -79,13 +79,12 @@ fn short_way<P: Platform>(
         ethernet::ARP => 0,
         _ => find_place(p, FlowTable::Flows, packet),
     };
+    p.workspace().held = 0;
     if place == 0 {
-        p.workspace().held = 0;
         return Err(Judgement::AGAIN);
     }
     let (ifindex, now) = (p.ifindex(), p.now_ticks());
     let Some(entry) = p.hold_flow(place) else {
-        p.workspace().held = 0;
         return Err(Judgement::deny(Reason::FlowBusy, 0));
     };
     let judged = judge_flow(entry, packet, ifindex, generation, now);

@@ -16,7 +16,7 @@ use conduitfw_common::{
     wire,
 };
 
-use crate::{atomic, forward, frame::Frame, history, maps, stages, trace};
+use crate::{atomic, forward, frame::Frame, history, maps::{self, Scratch}, stages, trace};
 
 /// The kernel, while it judges one frame.
 pub(crate) struct Kernel {
@@ -27,14 +27,17 @@ pub(crate) struct Kernel {
 impl Kernel {
     #[inline(always)]
     pub(crate) fn new(frame: Frame) -> Option<(Self, &'static mut Packet)> {
-        let scratch = maps::scratch()?;
-        Some((
-            Self {
-                frame,
-                workspace: &mut scratch.workspace,
-            },
-            &mut scratch.packet,
-        ))
+        Some(Self::over(frame, maps::scratch()?))
+    }
+
+    /// The same for a stage that is given what the frame has left so far.
+    #[inline(always)]
+    pub(crate) fn over(
+        frame: Frame,
+        scratch: &'static mut Scratch,
+    ) -> (Self, &'static mut Packet) {
+        let workspace = &mut scratch.workspace;
+        (Self { frame, workspace }, &mut scratch.packet)
     }
 }
 
@@ -432,8 +435,14 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judge_plain(&mut self, _packet: &Packet, place: u32, slot: u32) -> Judgement {
-        Judgement::from_bits(stages::judge_plain(self.frame.context(), place, slot))
+    fn judge_plain(&mut self, packet: &Packet, place: u32, slot: u32) -> Judgement {
+        let scratch = maps::scratch_of(packet);
+        Judgement::from_bits(stages::judge_plain(
+            self.frame.context(),
+            scratch,
+            place,
+            slot,
+        ))
     }
 
     #[inline(always)]
@@ -442,8 +451,13 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn judge_plain_replies(&mut self, _packet: &Packet, place: u32) -> Judgement {
-        Judgement::from_bits(stages::judge_plain_replies(self.frame.context(), place))
+    fn judge_plain_replies(&mut self, packet: &Packet, place: u32) -> Judgement {
+        let scratch = maps::scratch_of(packet);
+        Judgement::from_bits(stages::judge_plain_replies(
+            self.frame.context(),
+            scratch,
+            place,
+        ))
     }
 
     #[inline(always)]

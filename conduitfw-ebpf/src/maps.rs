@@ -109,6 +109,13 @@ pub(crate) struct Scratch {
     pub(crate) workspace: Workspace,
 }
 
+/// What a packet is part of, for a stage that is spared another lookup.
+#[inline(always)]
+pub(crate) fn scratch_of(packet: &Packet) -> *mut Scratch {
+    const { assert!(core::mem::offset_of!(Scratch, packet) == 0) };
+    core::ptr::from_ref(packet).cast_mut().cast()
+}
+
 /// Jiffies and nanoseconds, for the controller to learn the kernel's HZ.
 #[map]
 static CLOCK: Array<[u64; 2]> = Array::with_max_entries(1, 0);

@@ -12,7 +12,7 @@ use conduitfw_common::{
     inspect as stream,
     judgement::Judgement,
     modbus::{self, coils, files, last, outstanding, plain, plain_replies, reply, request, written},
-    packet,
+    packet::{self, Packet},
     platform::{FlowTable, Platform},
     replies, settle as known, wire,
 };
@@ -22,7 +22,8 @@ use crate::{
     frame::Frame,
     history::{self, History},
     kernel::Kernel,
-    maps, trace,
+    maps::{self, Scratch},
+    trace,
     verifier::masked,
 };
 
@@ -34,6 +35,15 @@ fn at_hand() -> Option<(Kernel, &'static mut Stream)> {
     let (kernel, _) = Kernel::new(Frame::ABSENT)?;
     let stream = maps::stream(kernel.seen().stream)?;
     Some((kernel, stream))
+}
+
+/// The kernel and the packet for a stage that is given where they are: one that is on the way of most
+/// frames. The verifier wants to see that the pointer is one.
+#[inline(always)]
+fn given(context: *mut xdp_md, scratch: *mut Scratch) -> Option<(Kernel, &'static mut Packet)> {
+    // SAFETY: the caller passes what its own lookup gave, and does not touch it until the stage is done.
+    let scratch = unsafe { scratch.as_mut() }?;
+    Some(Kernel::over(Frame::new(context), scratch))
 }
 
 /// What a stage answers when there is no workspace, which cannot be.
@@ -159,8 +169,13 @@ pub(crate) extern "C" fn trace_judged(reason: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_plain(context: *mut xdp_md, place: u32, slot: u32) -> u64 {
-    match Kernel::new(Frame::new(context)) {
+pub(crate) extern "C" fn judge_plain(
+    context: *mut xdp_md,
+    scratch: *mut Scratch,
+    place: u32,
+    slot: u32,
+) -> u64 {
+    match given(context, scratch) {
         Some((mut kernel, packet)) => plain::judge(&mut kernel, packet, place, slot).to_bits(),
         None => NOTHING,
     }
@@ -179,8 +194,12 @@ pub(crate) extern "C" fn find_plain(unit: u32, function: u32, address: u32) -> u
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn judge_plain_replies(context: *mut xdp_md, place: u32) -> u64 {
-    match Kernel::new(Frame::new(context)) {
+pub(crate) extern "C" fn judge_plain_replies(
+    context: *mut xdp_md,
+    scratch: *mut Scratch,
+    place: u32,
+) -> u64 {
+    match given(context, scratch) {
         Some((mut kernel, packet)) => plain_replies::judge(&mut kernel, packet, place).to_bits(),
         None => NOTHING,
     }
