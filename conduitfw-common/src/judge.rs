@@ -106,9 +106,9 @@ fn plain_way<P: Platform>(
     judgement: Judgement,
 ) -> Judgement {
     let place = p.seen().held;
-    if judgement == Judgement::INSPECT {
+    if judgement == Judgement::PLAIN {
         p.judge_plain(packet, place, slot)
-    } else if judgement == Judgement::INSPECT_REPLY {
+    } else if judgement == Judgement::PLAIN_REPLY {
         p.judge_plain_replies(packet, place)
     } else {
         p.workspace().plain_bytes = 0;
@@ -262,6 +262,13 @@ fn judge_flow(
         entry.last_seen_ticks = now;
         connection::acknowledge_only(entry, packet, direction);
         return Ok(entry.conduit);
+    }
+    if connection::is_data(packet) && entry.protocol != protocol::NONE {
+        entry.last_seen_ticks = now;
+        return Err(match direction {
+            Direction::Request => Judgement::PLAIN,
+            Direction::Reply => Judgement::PLAIN_REPLY,
+        });
     }
     if packet.tcp_flags & flag::SYN != 0 || packet.transport == transport::ICMP {
         return Err(Judgement::SETTLE);

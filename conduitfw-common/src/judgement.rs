@@ -33,6 +33,10 @@ impl Judgement {
     /// Not a judgement: the segment's bytes are to be inspected.
     pub const INSPECT: Self = Self(1 << 61);
 
+    /// Not a judgement: the same, of an established flow about which nothing is unusual, nor about the
+    /// segment: it may be all plain.
+    pub const PLAIN: Self = Self(1 << 61 | 1);
+
     /// Not a judgement: what an ICMP error quotes is to be looked up.
     pub const QUOTES: Self = Self(1 << 59);
 
@@ -41,6 +45,9 @@ impl Judgement {
 
     /// Not a judgement: the replies in the segment are to be inspected.
     pub const INSPECT_REPLY: Self = Self(1 << 57);
+
+    /// Not a judgement: the same, as for [`Self::PLAIN`].
+    pub const PLAIN_REPLY: Self = Self(1 << 57 | 1);
 
     /// Not a judgement: a connection that was open before may be picked up.
     pub const ADOPT: Self = Self(1 << 56);

@@ -28,6 +28,43 @@ pub const fn is_acknowledgement(packet: &Packet) -> bool {
     packet.tcp_flags & CONTROL_FLAGS == flag::ACK && packet.payload_bytes == 0
 }
 
+/// Whether a segment that is no [`is_acknowledgement`] is data and nothing else.
+#[inline(always)]
+#[must_use]
+pub const fn is_data(packet: &Packet) -> bool {
+    packet.tcp_flags & CONTROL_FLAGS == flag::ACK
+}
+
+/// Follows a segment that [`is_data`], of a connection that is established and inspected: neither side
+/// has sent its FIN.
+///
+/// # Errors
+/// [`Reason::OutOfWindow`].
+#[inline(always)]
+pub fn track_data(
+    entry: &mut FlowEntry,
+    packet: &Packet,
+    direction: Direction,
+) -> Result<(), Reason> {
+    let (mine, other) = match direction {
+        Direction::Request => (&mut entry.request, &mut entry.reply),
+        Direction::Reply => (&mut entry.reply, &mut entry.request),
+    };
+    acknowledge(other, mine.flags, packet);
+    check_room(mine, packet)
+}
+
+/// One byte more than there is room for may be a probe of a closed window (RFC 9293 §3.8.6.1).
+#[inline(always)]
+const fn check_room(mine: &Side, packet: &Packet) -> Result<(), Reason> {
+    let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
+    if ahead(data_end, mine.edge) > 1 {
+        Err(Reason::OutOfWindow)
+    } else {
+        Ok(())
+    }
+}
+
 /// Follows a segment that [`is_acknowledgement`].
 #[inline(always)]
 pub fn acknowledge_only(entry: &mut FlowEntry, packet: &Packet, direction: Direction) {
@@ -69,9 +106,8 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
     }
     acknowledge(other, mine.flags, packet);
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
-    // One byte more may be a probe of a closed window (RFC 9293 §3.8.6.1).
-    if is_inspected && ahead(data_end, mine.edge) > 1 {
-        return Err(Reason::OutOfWindow);
+    if is_inspected {
+        check_room(mine, packet)?;
     }
     if mine.flags & side_flag::FIN != 0 && ahead(data_end, mine.next) > 0 {
         return Err(Reason::DataAfterFin);

@@ -7,14 +7,16 @@ use zerocopy::native_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::event::{EventOperation, field};
+use crate::flow::connection;
 use crate::flow::entry::{
-    Direction, FlowEntry, HISTORY_BYTES, KnownCell, OUTSTANDING, Outstanding, Stream, request_state, side_flag,
+    Direction, FlowEntry, HISTORY_BYTES, KnownCell, OUTSTANDING, Outstanding, Stream, request_state,
 };
+use crate::judge::end;
 use crate::judgement::Judgement;
 use crate::packet::Packet;
 use crate::platform::Platform;
 use crate::table::{Interval, operation};
-use crate::wire::tcp::flag;
+use crate::verdict::Reason;
 
 use super::function::FunctionCode;
 use super::outstanding::{first_row, low};
@@ -40,7 +42,9 @@ const ROW_BYTES: u16 = 12;
 const PLAIN_HEADER: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 6, 0, 0]);
 const HEADER_MASK: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 
-/// Judges the segment at hand, of the initiator of the flow at `place`, which the caller holds. When all
+/// Judges the segment at hand, of the initiator of the flow at `place`, which the caller holds: data and
+/// nothing else, of a connection about which nothing is unusual ([`Judgement::PLAIN`]), which has not been
+/// tracked yet. When all
 /// of it is plain and allowed, it passes, and the flow is let go of. Else [`Judgement::INSPECT`]: so many
 /// bytes as [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has
 /// happened to the rest.
@@ -53,9 +57,11 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     let Some(entry) = p.flow_at(flow) else {
         return Judgement::INSPECT;
     };
+    if let Err(reason) = connection::track_data(entry, packet, Direction::Request) {
+        return out_of_turn(entry, reason, Direction::Request);
+    }
     let (index, serial) = (entry.stream.wrapping_sub(1), entry.serial);
     let (due, acknowledged) = (entry.request.next, entry.request.acknowledged);
-    let is_due = is_in_turn(entry, packet, due, entry.request.flags);
     let (generation, rule_set) = (entry.generation, entry.rule_set);
     let limit = u32::from(entry.outstanding);
     let Some(row) = p.stream_pointer(index) else {
@@ -65,7 +71,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
         return Judgement::INSPECT;
     };
     let data_end = due.wrapping_add(packet.payload_bytes);
-    if !is_due
+    if packet.sequence != due
         || !is_of(stream, place, serial)
         || stream.adu_start != due
         || data_end.wrapping_sub(acknowledged) > HISTORY_BYTES
@@ -98,19 +104,16 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     judgement
 }
 
-/// Whether the segment goes on where its side's bytes are due, and nothing about flow or segment is
-/// unusual.
+/// What becomes of a segment that cannot belong to its connection.
 #[inline(always)]
-pub(super) const fn is_in_turn(
-    entry: &FlowEntry,
-    packet: &Packet,
-    due: u32,
-    side_flags: u32,
-) -> bool {
-    packet.sequence == due
-        && packet.tcp_flags & flag::FIN == 0
-        && side_flags & side_flag::FIN == 0
-        && entry.flags == 0
+pub(super) fn out_of_turn(
+    entry: &mut FlowEntry,
+    reason: Reason,
+    direction: Direction,
+) -> Judgement {
+    let observe = entry.observe;
+    let judgement = Judgement::deny(reason, entry.conduit).going(direction);
+    end(entry, judgement, observe)
 }
 
 /// Whether the stream is the flow's, and none of its requests was changed.

@@ -5,6 +5,7 @@
 use zerocopy::native_endian::U64;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use crate::flow::connection;
 use crate::flow::entry::{Direction, OUTSTANDING, Outstanding, request_state};
 use crate::judgement::Judgement;
 use crate::packet::Packet;
@@ -12,7 +13,7 @@ use crate::platform::Platform;
 
 use super::LENGTH_COUNTS_FROM;
 use super::outstanding::{first_row, low};
-use super::plain::{is_in_turn, is_of};
+use super::plain::{is_of, out_of_turn};
 use super::reply::{bucket, echo, expected_of_plain};
 
 /// What says whether a reply is the one that is expected, as it stands in the frame.
@@ -28,7 +29,8 @@ const HEAD_BYTES: u32 = 10;
 /// All of an MBAP header and function code but the length.
 const ALIKE: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff]);
 
-/// Judges the segment at hand, of the responder of the flow at `place`, which the caller holds. When all
+/// Judges the segment at hand, of the responder of the flow at `place`, which the caller holds: as for
+/// [`super::plain::judge`], with [`Judgement::PLAIN_REPLY`]. When all
 /// of it is plain replies, it passes, and the flow is let go of. Else [`Judgement::INSPECT_REPLY`]: so
 /// many bytes as [`crate::platform::Workspace::plain_bytes`] says are judged; nothing has happened to the
 /// rest.
@@ -41,16 +43,18 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     let Some(entry) = p.flow_at(flow) else {
         return Judgement::INSPECT_REPLY;
     };
+    if let Err(reason) = connection::track_data(entry, packet, Direction::Reply) {
+        return out_of_turn(entry, reason, Direction::Reply);
+    }
     let (index, serial) = (entry.stream.wrapping_sub(1), entry.serial);
     let (due, conduit) = (entry.reply.next, entry.conduit);
-    let is_due = is_in_turn(entry, packet, due, entry.reply.flags);
     let Some(row) = p.stream_pointer(index) else {
         return Judgement::INSPECT_REPLY;
     };
     let Some(stream) = p.stream_at(row) else {
         return Judgement::INSPECT_REPLY;
     };
-    if !is_due || !is_of(stream, place, serial) || stream.reply_start != due {
+    if packet.sequence != due || !is_of(stream, place, serial) || stream.reply_start != due {
         return Judgement::INSPECT_REPLY;
     }
     let taken = run(p, row, packet.payload_at, packet.payload_bytes, conduit);
