@@ -7,16 +7,16 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::table::{
-    ABI_VERSION, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
-    Limits, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS,
-    MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair, PairKey, RuleSet,
-    Service, Settings, ValueRange,
+    ABI_VERSION, Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey,
+    Interval, Limits, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_PAGES,
+    MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair,
+    PairKey, RuleSet, Service, Settings, ValueRange,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
 
@@ -52,7 +52,8 @@ pub(crate) struct Rig {
     ebpf: Ebpf,
     events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, Plain<Counter>>,
-    active: Array<MapData, u32>,
+    active: Table<Active>,
+    in_force: Active,
     conduits: u32,
 }
 
@@ -135,12 +136,19 @@ impl Rig {
         };
         write_run(&mut ebpf, "SETTINGS", 0, [settings])?;
         write(&mut ebpf, &tables)?;
-        let mut active: Array<MapData, u32> = take(&mut ebpf, "ACTIVE")?;
-        active.set(0, SLOT, 0)?;
+        let mut active: Table<Active> = take(&mut ebpf, "ACTIVE")?;
+        let in_force = Active {
+            word: SLOT,
+            numbers: [tables.generation.number; 2],
+            settings,
+            ..Active::default()
+        };
+        active.set(0, Plain(in_force), 0)?;
         Ok(Self {
             events: take(&mut ebpf, "EVENTS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             active,
+            in_force,
             conduits: tables.conduits.len() as u32 + 1,
             ebpf,
         })
@@ -158,7 +166,7 @@ impl Rig {
 
     /// Puts the slot in force that is in force: the one write of a switch.
     pub(crate) fn switch(&mut self) -> Result<()> {
-        Ok(self.active.set(0, SLOT, 0)?)
+        Ok(self.active.set(0, Plain(self.in_force), 0)?)
     }
 
     /// Takes every event out of the buffer; how many there were.

@@ -18,11 +18,8 @@ use crate::wire::{ethernet, tcp::flag};
 /// The judgement of any other frame.
 #[inline(always)]
 pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u16, Judgement> {
-    let (number, parsed) = match p.generation(slot) {
-        Some(generation) => (generation.number, packet::parse(p, p.frame_bytes(), packet)),
-        None => (0, Err(Reason::UnknownInterface)),
-    };
-    let judgement = match parsed {
+    let number = p.generation_number(slot);
+    let judgement = match packet::parse(p, p.frame_bytes(), packet) {
         Ok(()) => match short_way(p, packet, number) {
             Ok(conduit) => return Ok(conduit),
             Err(judgement) => plain_way(p, packet, slot, judgement),
@@ -70,14 +67,10 @@ fn unreadable<P: Platform>(p: &mut P, packet: &mut Packet, reason: Reason, slot:
 /// what this answers, and so does what is to be inspected: then the caller holds the flow that the
 /// workspace says. It says it in memory, for each of the many ends of this would carry it.
 #[inline(always)]
-fn short_way<P: Platform>(
-    p: &mut P,
-    packet: &Packet,
-    generation: u32,
-) -> Result<u16, Judgement> {
+fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> Result<u16, Judgement> {
     let place = match packet.ether_type {
         ethernet::ARP => 0,
-        _ => find_place(p, FlowTable::Flows, packet),
+        _ => find_place(p, FlowTable::Flows, packet, p.again(packet)),
     };
     p.workspace().held = 0;
     if place == 0 {
@@ -118,11 +111,7 @@ fn plain_way<P: Platform>(
 
 /// What a frame needs beyond the short way.
 #[inline(always)]
-fn long_way<P: Platform>(
-    p: &mut P,
-    packet: &Packet,
-    judgement: Judgement,
-) -> Judgement {
+fn long_way<P: Platform>(p: &mut P, packet: &Packet, judgement: Judgement) -> Judgement {
     let place = p.seen().held;
     if place != 0 {
         let judgement = on_the_way(p, packet, place, judgement);
@@ -296,11 +285,7 @@ pub(crate) fn follow(entry: &mut FlowEntry, packet: &Packet, direction: Directio
 
 /// The same for anything but an acknowledgement; of what passes as it is, the conduit.
 #[inline(always)]
-fn track(
-    entry: &mut FlowEntry,
-    packet: &Packet,
-    direction: Direction,
-) -> Result<u16, Judgement> {
+fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Result<u16, Judgement> {
     let (conduit, observe) = (entry.conduit, entry.observe);
     if packet.transport != transport::TCP {
         return Ok(conduit);

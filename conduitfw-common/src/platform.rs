@@ -124,6 +124,8 @@ pub trait Platform: Headers {
 
     /// `SETTINGS`.
     fn settings(&self) -> Option<&Settings>;
+    /// [`Generation::number`] of a slot.
+    fn generation_number(&self, slot: u32) -> u32;
     /// `GENERATIONS`.
     fn generation(&self, slot: u32) -> Option<&Generation>;
     /// `INTERFACES`.
@@ -169,6 +171,12 @@ pub trait Platform: Headers {
     /// Replaces it if it is still `old`.
     fn replace_rate(&mut self, conduit: u16, old: u64, new: u64) -> bool;
 
+    /// The packet once more. The kernel overrides it, for a compiler that is to read a part of the packet
+    /// only where it is needed.
+    #[inline(always)]
+    fn again<'a>(&self, packet: &'a Packet) -> &'a Packet {
+        packet
+    }
     /// The tags of a bucket; entry 0 is its lock.
     fn bucket(&self, table: FlowTable, bucket: u32) -> Option<&[u32; 8]>;
     /// Replaces a tag if it is still `old`.

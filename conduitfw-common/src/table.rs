@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a layout or a meaning in this module or in [`crate::event`] changes: the
 /// controller does not take over pinned maps of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Policies that the maps hold at once: the one in force and the next one.
 pub const SLOTS: u32 = 2;
@@ -92,7 +92,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// What goes to `ACTIVE` to put this generation, written to `slot`, in force.
+    /// [`Active::word`] to put this generation, written to `slot`, in force.
     #[must_use]
     pub const fn active(&self, slot: u32) -> u32 {
         if self.forwarding == forwarding::FAST {
@@ -103,9 +103,26 @@ impl Generation {
     }
 }
 
-/// The bit of `ACTIVE` that is the slot in force.
+/// `ACTIVE[0]`: what every frame asks for, in one look. Only `word` changes when a policy is put in force;
+/// the rest of it is there before, and is not touched.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Active {
+    /// [`ACTIVE_SLOT`] and [`ACTIVE_FAST`].
+    pub word: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// [`Generation::number`] by slot.
+    pub numbers: [u32; 2],
+    /// What `SETTINGS` says.
+    pub settings: Settings,
+}
+
+/// The bit of [`Active::word`] that is the slot in force.
 pub const ACTIVE_SLOT: u32 = 1;
-/// The bit of `ACTIVE` that is set when the program forwards what passes ([`forwarding::FAST`]): every
+/// The bit of [`Active::word`] that is set when the program forwards what passes ([`forwarding::FAST`]): every
 /// frame reads it, and it changes with the slot.
 pub const ACTIVE_FAST: u32 = 2;
 

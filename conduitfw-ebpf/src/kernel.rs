@@ -10,18 +10,27 @@ use conduitfw_common::{
     packet::Packet,
     platform::{FlowTable, Platform, Workspace},
     table::{
-        Address, Conduit, Generation, Interface, InterfaceKey, Interval, LastValue, Limits,
+        Active, Address, Conduit, Generation, Interface, InterfaceKey, Interval, LastValue, Limits,
         Network, Operation, Pair, PairKey, RegisterKey, Service, Settings, ValueRange,
     },
     wire,
 };
 
-use crate::{atomic, forward, frame::Frame, history, maps::{self, Scratch}, stages, trace};
+use crate::{
+    atomic, forward,
+    frame::Frame,
+    history,
+    maps::{self, Scratch},
+    stages, trace,
+    verifier::{hidden_pointer, masked_offset},
+};
 
 /// The kernel, while it judges one frame.
 pub(crate) struct Kernel {
     pub(crate) frame: Frame,
     workspace: &'static mut Workspace,
+    /// What is in force, where it has been looked up already.
+    active: Option<&'static Active>,
 }
 
 impl Kernel {
@@ -32,12 +41,20 @@ impl Kernel {
 
     /// The same for a stage that is given what the frame has left so far.
     #[inline(always)]
-    pub(crate) fn over(
-        frame: Frame,
-        scratch: &'static mut Scratch,
-    ) -> (Self, &'static mut Packet) {
-        let workspace = &mut scratch.workspace;
-        (Self { frame, workspace }, &mut scratch.packet)
+    pub(crate) fn over(frame: Frame, scratch: &'static mut Scratch) -> (Self, &'static mut Packet) {
+        let kernel = Self {
+            frame,
+            workspace: &mut scratch.workspace,
+            active: None,
+        };
+        (kernel, &mut scratch.packet)
+    }
+
+    /// The same for who has looked up what is in force.
+    #[inline(always)]
+    pub(crate) const fn knowing(mut self, active: &'static Active) -> Self {
+        self.active = Some(active);
+        self
     }
 }
 
@@ -119,7 +136,21 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        maps::settings()
+        match self.active {
+            Some(active) => Some(&active.settings),
+            None => maps::settings(),
+        }
+    }
+
+    #[inline(always)]
+    fn generation_number(&self, slot: u32) -> u32 {
+        match self.active {
+            Some(active) => {
+                let number = active.numbers.get(masked_offset::<1>(slot));
+                number.copied().unwrap_or(0)
+            }
+            None => maps::generation(slot).map_or(0, |generation| generation.number),
+        }
     }
 
     #[inline(always)]
@@ -232,6 +263,12 @@ impl Platform for Kernel {
     #[inline(always)]
     fn replace_rate(&mut self, conduit: u16, old: u64, new: u64) -> bool {
         maps::replace_rate(conduit, old, new)
+    }
+
+    #[inline(always)]
+    fn again<'a>(&self, packet: &'a Packet) -> &'a Packet {
+        // SAFETY: it is the same pointer, and the borrow of `packet` goes on.
+        unsafe { &*hidden_pointer(packet) }
     }
 
     #[inline(always)]

@@ -54,14 +54,12 @@ use crate::{frame::Frame, kernel::Kernel};
 #[xdp]
 pub fn conduitfw(context: XdpContext) -> u32 {
     let frame = Frame::new(context.as_ptr().cast());
-    match Kernel::new(frame) {
-        Some((mut kernel, packet)) => {
-            let active = maps::active();
-            let judgement = judge(&mut kernel, packet, active & ACTIVE_SLOT);
-            report::report(frame, judgement, active)
-        }
-        None => xdp_action::XDP_DROP,
-    }
+    let (Some((kernel, packet)), Some(active)) = (Kernel::new(frame), maps::active()) else {
+        return xdp_action::XDP_DROP;
+    };
+    let word = maps::word_of(active);
+    let judged = judge(&mut kernel.knowing(active), packet, word & ACTIVE_SLOT);
+    report::report(frame, judged, word)
 }
 
 /// Tells the controller how fast the kernel's tick counter runs. Never attached.

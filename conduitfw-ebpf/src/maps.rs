@@ -13,8 +13,8 @@ use conduitfw_common::{
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
-        Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
-        LastValue, Limits, MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_LAST_VALUES,
+        Active, Address, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey,
+        Interval, LastValue, Limits, MAX_CONDUITS, MAX_INTERFACES, MAX_INTERVALS, MAX_LAST_VALUES,
         MAX_LIMITS, MAX_NETWORKS, MAX_OPERATION_ROWS, MAX_PAGES, MAX_PAIRS, MAX_RULE_SETS,
         MAX_RULES, MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair,
         PairKey, RESPONSE_BUCKETS, RegisterKey, Reporting, RuleSet, SLOTS, Service, Settings,
@@ -24,9 +24,9 @@ use conduitfw_common::{
 
 use crate::atomic;
 
-/// The slot in force.
+/// What is in force.
 #[map]
-static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
+static ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
 #[map]
 static GENERATIONS: Array<Generation> = Array::with_max_entries(SLOTS, 0);
 #[map]
@@ -158,12 +158,15 @@ macro_rules! held {
 }
 
 #[inline(always)]
-pub(crate) fn active() -> u32 {
-    match ACTIVE.get_ptr(0) {
-        // SAFETY: as for `seen!`; volatile, so that the frame reads it once.
-        Some(pointer) => unsafe { core::ptr::read_volatile(pointer) },
-        None => 0,
-    }
+pub(crate) fn active() -> Option<&'static Active> {
+    seen!(ACTIVE, 0)
+}
+
+/// [`Active::word`], to be read once for each frame: it may change at any time.
+#[inline(always)]
+pub(crate) fn word_of(active: &Active) -> u32 {
+    // SAFETY: reads a field of a reference.
+    unsafe { core::ptr::read_volatile(&raw const active.word) }
 }
 
 #[inline(always)]

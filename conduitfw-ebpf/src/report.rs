@@ -63,7 +63,11 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
         }
         return xdp_action::XDP_PASS;
     }
-    maps::count(judgement.conduit(), judgement.reason_number(), u64::from(bytes));
+    maps::count(
+        judgement.conduit(),
+        judgement.reason_number(),
+        u64::from(bytes),
+    );
     if judgement.is_edited() {
         return edited(&mut frame, packet, judgement);
     }

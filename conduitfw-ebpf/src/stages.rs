@@ -11,7 +11,9 @@ use conduitfw_common::{
     flow::store,
     inspect as stream,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, plain, plain_replies, reply, request, written},
+    modbus::{
+        self, coils, files, last, outstanding, plain, plain_replies, reply, request, written,
+    },
     packet::{self, Packet},
     platform::{FlowTable, Platform},
     replies, settle as known, wire,

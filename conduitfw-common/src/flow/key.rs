@@ -29,11 +29,12 @@ pub const CLAIMED: u32 = 1;
 /// Lowest tag of a flow.
 pub const FIRST_TAG: u32 = 2;
 
-/// Where the flow of `packet` belongs: the same for both directions.
+/// Where the flow of `packet` belongs: the same for both directions. `again` is the same packet, for what
+/// only IPv6 needs of it ([`crate::platform::Platform::again`]).
 #[inline(always)]
 #[must_use]
 #[expect(clippy::as_conversions, reason = "halves of a word")]
-pub fn place(packet: &Packet, settings: &Settings) -> Place {
+pub fn place(packet: &Packet, again: &Packet, settings: &Settings) -> Place {
     let [_, _, _, source] = packet.source;
     let [_, _, _, destination] = packet.destination;
     let source_low = join(source, packet.source_port);
@@ -46,7 +47,12 @@ pub fn place(packet: &Packet, settings: &Settings) -> Place {
     };
     // The other words of an IPv4 address are always the same.
     if packet.ether_type != ethernet::IPV4 {
-        hash = hash.wrapping_add(hash_high(packet, source_low == destination_low, swap, settings));
+        hash = hash.wrapping_add(hash_high(
+            again,
+            source_low == destination_low,
+            swap,
+            settings,
+        ));
     }
     let first = (hash >> 32) as u32;
     // All 64 bits have a part in the tag: those of `first` are alike within a bucket.
@@ -144,6 +150,10 @@ mod tests {
         }
     }
 
+    fn at(packet: &Packet, settings: &Settings) -> Place {
+        place(packet, packet, settings)
+    }
+
     #[test]
     fn both_directions_of_a_flow_have_one_place() {
         let settings = settings();
@@ -155,8 +165,8 @@ mod tests {
             (v6(1, 5), v6(2, 5)),
             (v6(7, 1), v6(7, 1)),
         ] {
-            let there = place(&packet(one, 1024, other, 502), &settings);
-            let back = place(&packet(other, 502, one, 1024), &settings);
+            let there = at(&packet(one, 1024, other, 502), &settings);
+            let back = at(&packet(other, 502, one, 1024), &settings);
             assert_eq!(there, back);
         }
     }
@@ -168,7 +178,7 @@ mod tests {
         let mut filled = [0_usize; 8];
         for port in 0..512_u16 {
             let source = [0, 0, IPV4_MAPPED, 10];
-            let at = place(
+            let at = at(
                 &packet(source, port, [0, 0, IPV4_MAPPED, 11], 502),
                 &settings,
             );

@@ -23,7 +23,7 @@ pub struct Found {
 /// Finds the flow of the packet at hand. It is not locked.
 #[inline(always)]
 pub fn find<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> Option<Found> {
-    let place = find_place(p, table, packet);
+    let place = find_place(p, table, packet, packet);
     if place == 0 {
         return None;
     }
@@ -32,9 +32,9 @@ pub fn find<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> Option<Fou
 }
 
 /// The place of the only flow that may be the packet's, or 0: way 0 of bucket 0 is a lock. Its
-/// addresses have still to be compared.
+/// addresses have still to be compared. `again` is for [`place`].
 #[inline(always)]
-pub fn find_place<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> u32 {
+pub fn find_place<P: Platform>(p: &P, table: FlowTable, packet: &Packet, again: &Packet) -> u32 {
     let Some(settings) = p.settings() else {
         return 0;
     };
@@ -42,7 +42,7 @@ pub fn find_place<P: Platform>(p: &P, table: FlowTable, packet: &Packet) -> u32 
         FlowTable::Flows => settings.flow_bucket_mask,
         FlowTable::Openings => settings.opening_bucket_mask,
     };
-    let at = place(packet, settings);
+    let at = place(packet, again, settings);
     match find_in(p, table, at.first & mask, at.tag) {
         // No tag stands in both buckets of a flow.
         0 => find_in(p, table, at.second & mask, at.tag),
@@ -104,7 +104,7 @@ pub fn insert<P: Platform>(p: &mut P, packet: &Packet, table: FlowTable) -> u32 
         FlowTable::Flows => settings.flow_bucket_mask,
         FlowTable::Openings => settings.opening_bucket_mask,
     };
-    let at = place(packet, settings);
+    let at = place(packet, packet, settings);
     let first = at.first & mask;
     if !p.lock_bucket(table, first) {
         return 0;

@@ -77,13 +77,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
 /// Judges the replies in `bytes` bytes of the frame from `at` on. Answers the bytes of those that are
 /// plain, which may be more than are there.
 #[inline(always)]
-fn run<P: Platform>(
-    p: &mut P,
-    row: P::StreamPointer,
-    at: u32,
-    bytes: u32,
-    conduit: u16,
-) -> u32 {
+fn run<P: Platform>(p: &mut P, row: P::StreamPointer, at: u32, bytes: u32, conduit: u16) -> u32 {
     let now = low(p.now_ticks());
     let mut taken = 0_u32;
     for _ in 0..OUTSTANDING {

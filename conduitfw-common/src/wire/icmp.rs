@@ -29,10 +29,7 @@ pub enum Kind {
 
 /// Sets `icmp_type`, `icmp_code`, the payload, and the stand-ins for ports.
 #[inline(always)]
-pub(crate) fn parse<B: ByteSource + ?Sized>(
-    frame: &B,
-    packet: &mut Packet,
-) -> Result<(), Reason> {
+pub(crate) fn parse<B: ByteSource + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), Reason> {
     let (at, packet_end) = (packet.transport_at, packet.packet_end);
     if at.wrapping_add(HEADER_BYTES) > packet_end {
         return Err(Reason::BadIcmpMessage);

@@ -52,7 +52,9 @@ pub(crate) fn parse<B: Headers + ?Sized>(
     // A payload length of 0 announces a jumbogram (RFC 2675), which nobody here sends.
     if header.version_and_class >> 4 != 6
         || payload_bytes == 0
-        || end > frame_bytes || is_mapped(packet) {
+        || end > frame_bytes
+        || is_mapped(packet)
+    {
         return Err(Reason::BadIpv6Header);
     }
     let mut at = start.wrapping_add(HEADER_BYTES);

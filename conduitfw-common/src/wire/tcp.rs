@@ -90,10 +90,7 @@ pub fn window_shift<B: ByteSource + ?Sized>(frame: &B, at: u32, end: u32) -> u32
 
 /// Sets ports, numbers, flags, and the payload.
 #[inline(always)]
-pub(crate) fn parse<B: Headers + ?Sized>(
-    frame: &B,
-    packet: &mut Packet,
-) -> Result<(), Reason> {
+pub(crate) fn parse<B: Headers + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), Reason> {
     let (at, packet_end) = (packet.transport_at, packet.packet_end);
     if at.wrapping_add(HEADER_BYTES) > packet_end {
         return Err(Reason::BadTcpHeader);

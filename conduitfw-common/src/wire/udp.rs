@@ -21,10 +21,7 @@ const HEADER_BYTES: u32 = 8;
 
 /// Sets ports and the payload. The length must be exactly what the IP packet holds.
 #[inline(always)]
-pub(crate) fn parse<B: Headers + ?Sized>(
-    frame: &B,
-    packet: &mut Packet,
-) -> Result<(), Reason> {
+pub(crate) fn parse<B: Headers + ?Sized>(frame: &B, packet: &mut Packet) -> Result<(), Reason> {
     let (at, packet_end) = (packet.transport_at, packet.packet_end);
     if at.wrapping_add(HEADER_BYTES) > packet_end {
         return Err(Reason::BadUdpHeader);

@@ -13,7 +13,7 @@ use super::{
     AttachMode, DataPlaneError, Pins, TableSizes, attach,
     grace::{Grace, wait_for_frames_in_flight},
     load::{self, PROGRAM, check_sizes, program},
-    maps::{Maps, Plain},
+    maps::{Maps, Plain, put_in_force},
     mtu::LARGEST_MTU,
     offload::keep_vlan_tags,
     ports::{self, PortPlan, Ports},
@@ -181,7 +181,9 @@ impl DataPlane {
         let attached = self.attach_all(&indexes)?;
         let port_plan = PortPlan::of(tables);
         let flipped = self.write_ports(slot, &port_plan, &indexes).and_then(|()| {
-            let flip = self.maps.active.set(0, tables.generation.active(slot), 0);
+            let settings = self.maps.settings.get(&0, 0)?.0;
+            let active = &mut self.maps.active;
+            let flip = put_in_force(active, settings, slot, &tables.generation);
             flip.map_err(|source| DataPlaneError::Write {
                 what: "the active slot",
                 source,

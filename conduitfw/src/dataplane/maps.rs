@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
 };
 use conduitfw_common::forward::Port;
 use conduitfw_common::table::{
-    Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Limits, Network, NetworkKey,
-    Operation, Page, Pair, PairKey, Reporting, RuleSet, Service, Settings, ValueRange,
+    ACTIVE_SLOT, Active, Conduit, Counter, Generation, Interface, InterfaceKey, Interval, Limits,
+    Network, NetworkKey, Operation, Page, Pair, PairKey, Reporting, RuleSet, Service, Settings,
+    ValueRange,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -91,8 +92,8 @@ pub struct OpenMapError {
 
 /// The maps that user space reads and writes. The kernel's own tables are not among them.
 pub struct Maps {
-    /// The slot in force.
-    pub active: Array<MapData, u32>,
+    /// What is in force.
+    pub active: Table<Active>,
     /// What holds for a whole policy, by slot.
     pub generations: Table<Generation>,
     /// Fixed when the program was loaded.
@@ -211,9 +212,31 @@ impl Maps {
     ///
     /// The kernel refuses to read the maps.
     pub fn in_force(&self) -> Result<(u32, Generation), MapError> {
-        let slot = self.active.get(&0, 0)? & 1;
+        let slot = self.active.get(&0, 0)?.0.word & ACTIVE_SLOT;
         Ok((slot, self.generations.get(&slot, 0)?.0))
     }
+}
+
+/// Readies the row of `ACTIVE` for a generation that is written to a slot, and then puts it in force:
+/// the second of these two writes changes one byte.
+///
+/// # Errors
+///
+/// The kernel refuses to read or write a map.
+pub fn put_in_force(
+    active: &mut Table<Active>,
+    settings: Settings,
+    slot: u32,
+    generation: &Generation,
+) -> Result<(), MapError> {
+    let mut row = active.get(&0, 0)?.0;
+    row.settings = settings;
+    if let Some(number) = row.numbers.get_mut((slot & ACTIVE_SLOT) as usize) {
+        *number = generation.number;
+    }
+    active.set(0, Plain(row), 0)?;
+    row.word = generation.active(slot);
+    active.set(0, Plain(row), 0)
 }
 
 /// Opens the fixed settings alone, before anything else is believed about the pins.

@@ -20,7 +20,7 @@ use zerocopy::FromZeros as _;
 use super::{
     DataPlaneError, TableSizes,
     load::{OBJECT, PROGRAM, load_error, object_error, program},
-    maps::{Maps, Plain, take},
+    maps::{Maps, Plain, put_in_force, take},
     slot::write_slot,
 };
 use crate::policy::CompiledTables;
@@ -69,8 +69,7 @@ impl PrivateDataPlane {
             .set(0, Plain(settings), 0)
             .map_err(write("settings"))?;
         write_slot(&mut maps, SLOT, tables, indexes)?;
-        maps.active
-            .set(0, tables.generation.active(SLOT), 0)
+        put_in_force(&mut maps.active, settings, SLOT, &tables.generation)
             .map_err(write("the slot"))?;
         Ok(Self {
             ebpf,

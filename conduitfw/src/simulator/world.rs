@@ -7,7 +7,9 @@ use conduitfw_common::{
     flow::store,
     forward, inspect,
     judgement::Judgement,
-    modbus::{self, coils, files, last, outstanding, plain, plain_replies, reply, request, written},
+    modbus::{
+        self, coils, files, last, outstanding, plain, plain_replies, reply, request, written,
+    },
     packet::{self, Packet},
     platform::{FlowTable, Platform, Workspace},
     replies, settle,
@@ -46,6 +48,11 @@ impl Platform for Simulator {
 
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
+    }
+
+    fn generation_number(&self, slot: u32) -> u32 {
+        self.generation(slot)
+            .map_or(0, |generation| generation.number)
     }
 
     fn generation(&self, slot: u32) -> Option<&Generation> {

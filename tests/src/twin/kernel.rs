@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use conduitfw::dataplane::maps::{Maps, NetworkRow, Plain};
+use conduitfw::dataplane::maps::{Maps, NetworkRow, Plain, put_in_force};
 use conduitfw::policy::CompiledTables;
 use conduitfw_common::event::{EventOperation, EventRecord, Trace};
 use conduitfw_common::judgement::Judgement;
@@ -185,7 +185,8 @@ impl Kernel {
         let ranges = tables.value_ranges.iter().copied();
         write_run(&mut maps.value_ranges, slot * MAX_VALUE_RANGES, ranges)?;
         maps.generations.set(slot, Plain(tables.generation), 0)?;
-        maps.active.set(0, tables.generation.active(slot), 0)?;
+        let settings = maps.settings.get(&0, 0)?.0;
+        put_in_force(&mut maps.active, settings, slot, &tables.generation)?;
         self.slot = slot;
         Ok(())
     }

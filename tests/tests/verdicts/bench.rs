@@ -8,13 +8,13 @@ use std::time::Instant;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, Pod};
-use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
+use conduitfw::dataplane::maps::{NetworkRow, Plain, Table, put_in_force};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::flow::entry::Stream;
 use conduitfw_common::table::{
-    ABI_VERSION, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
-    MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, Network,
-    NetworkKey, Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
+    ABI_VERSION, Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey,
+    Interval, MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES,
+    Network, NetworkKey, Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
 };
 use conduitfw_tests::lab::{ebpf_object, skipped_without_root};
 use conduitfw_tests::scene::{GATEWAY, HMI, HMI_V6, PLC, PLC_V6};
@@ -35,7 +35,7 @@ pub(crate) const FAMILIES: [(IpAddr, IpAddr); 2] = [(HMI, PLC), (HMI_V6, PLC_V6)
 /// The loaded program and its maps.
 pub(crate) struct Bench {
     pub(crate) ebpf: Ebpf,
-    pub(crate) active: Array<MapData, u32>,
+    pub(crate) active: Table<Active>,
     pub(crate) generations: Table<Generation>,
     pub(crate) interfaces: HashMap<MapData, Plain<InterfaceKey>, Plain<Interface>>,
     pub(crate) networks: LpmTrie<MapData, Plain<NetworkKey>, Plain<Network>>,
@@ -54,6 +54,17 @@ pub(crate) struct Bench {
     pub(crate) ids: Ids,
     pub(crate) generation: u32,
     pub(crate) complaints: Vec<String>,
+}
+
+fn settings() -> Settings {
+    Settings {
+        hash_keys: hash_keys(),
+        abi_version: ABI_VERSION,
+        flow_bucket_mask: FLOWS * 2 / WAYS - 1,
+        opening_bucket_mask: OPENINGS * 2 / WAYS - 1,
+        stream_mask: STREAMS - 1,
+        adopt_until_ticks: 0,
+    }
 }
 
 /// Keys as good as drawn ones, and the same in every run (`splitmix64`).
@@ -128,16 +139,8 @@ impl Bench {
             "verifier: instructions={} time={took}us",
             count.unwrap_or(0)
         );
-        let mut settings: Table<Settings> = take(&mut ebpf, "SETTINGS");
-        let row = Settings {
-            hash_keys: hash_keys(),
-            abi_version: ABI_VERSION,
-            flow_bucket_mask: FLOWS * 2 / WAYS - 1,
-            opening_bucket_mask: OPENINGS * 2 / WAYS - 1,
-            stream_mask: STREAMS - 1,
-            adopt_until_ticks: 0,
-        };
-        settings.set(0, Plain(row), 0).unwrap();
+        let mut table: Table<Settings> = take(&mut ebpf, "SETTINGS");
+        table.set(0, Plain(settings()), 0).unwrap();
         Self {
             active: take(&mut ebpf, "ACTIVE"),
             generations: take(&mut ebpf, "GENERATIONS"),
@@ -203,7 +206,7 @@ impl Bench {
         let slot = self.generation & 1;
         self.clear(slot);
         self.write(slot, &tables);
-        self.active.set(0, slot, 0).unwrap();
+        put_in_force(&mut self.active, settings(), slot, &tables.generation).unwrap();
     }
 
     pub(crate) fn clear(&mut self, slot: u32) {
