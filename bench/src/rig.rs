@@ -139,9 +139,10 @@ impl Rig {
         let mut active: Table<Active> = take(&mut ebpf, "ACTIVE")?;
         let in_force = Active {
             word: SLOT,
+            // Each frame is to get its event.
+            events_a_tick: u32::MAX,
             numbers: [tables.generation.number; 2],
             settings,
-            ..Active::default()
         };
         active.set(0, Plain(in_force), 0)?;
         Ok(Self {

@@ -92,6 +92,15 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// [`Active::events_a_tick`].
+    #[must_use]
+    pub const fn events_a_tick(&self) -> u32 {
+        match EVENTS_A_SECOND.checked_div(self.ticks_per_second) {
+            Some(events) => events,
+            None => EVENTS_A_SECOND,
+        }
+    }
+
     /// [`Active::word`] to put this generation, written to `slot`, in force.
     #[must_use]
     pub const fn active(&self, slot: u32) -> u32 {
@@ -112,8 +121,8 @@ impl Generation {
 pub struct Active {
     /// [`ACTIVE_SLOT`] and [`ACTIVE_FAST`].
     pub word: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`EVENTS_A_SECOND`] in ticks.
+    pub events_a_tick: u32,
     /// [`Generation::number`] by slot.
     pub numbers: [u32; 2],
     /// What `SETTINGS` says.
@@ -565,4 +574,91 @@ pub struct Reporting {
     pub lost: u64,
     /// Frames that would have been denied, had their conduit not been in mode observe.
     pub would_deny: u64,
+    /// Events that may still be written before the next tick.
+    pub room: u32,
+    /// Lower half of the tick counter when `room` was last added to.
+    pub room_ticks: u32,
+    /// Lower half of the tick counter when the reader was last woken.
+    pub woken_ticks: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Events that a processor may write at once.
+pub const EVENTS_AT_ONCE: u32 = 8192;
+/// Events that a processor may write in a second, once that many are written: a flood of denials is
+/// counted to the last frame, and does not have the gateway spend its time on telling of it.
+pub const EVENTS_A_SECOND: u32 = 1 << 18;
+
+impl Reporting {
+    /// Takes the room for one event out of what there is for `events_a_tick`; `false` when it is used up.
+    #[inline(always)]
+    pub const fn take_room(&mut self, now_ticks: u32, events_a_tick: u32) -> bool {
+        let passed = now_ticks.wrapping_sub(self.room_ticks);
+        if passed != 0 {
+            self.room_ticks = now_ticks;
+            let more = passed.saturating_mul(events_a_tick);
+            let room = self.room.saturating_add(more);
+            let most = if events_a_tick > EVENTS_AT_ONCE {
+                events_a_tick
+            } else {
+                EVENTS_AT_ONCE
+            };
+            self.room = if room > most { most } else { room };
+        }
+        if self.room == 0 {
+            return false;
+        }
+        self.room = self.room.wrapping_sub(1);
+        true
+    }
+
+    /// Whether the reader is to be woken for an event: for the first in each tick. It looks again by
+    /// itself after it was woken, for what comes later in the tick.
+    #[inline(always)]
+    pub const fn is_to_wake(&mut self, now_ticks: u32) -> bool {
+        let is_first = self.woken_ticks != now_ticks;
+        self.woken_ticks = now_ticks;
+        is_first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_events_is_held_to_so_many_in_a_tick() {
+        let mut reporting = Reporting::default();
+        let mut written =
+            |now: u32, tries: u32| (0..tries).filter(|_| reporting.take_room(now, 100)).count();
+        assert_eq!(
+            written(1_000_000, 20_000),
+            8192,
+            "as many as the buffer takes at once"
+        );
+        assert_eq!(written(1_000_000, 10), 0);
+        assert_eq!(written(1_000_001, 200), 100);
+        assert_eq!(written(1_000_003, 500), 200);
+        assert_eq!(written(2_000_000, 20_000), 8192, "and no more after a rest");
+        assert_eq!(written(5, 20_000), 8192, "the counter goes round");
+    }
+
+    #[test]
+    fn the_reader_is_woken_once_in_a_tick() {
+        let mut reporting = Reporting::default();
+        let woken = [7, 7, 7, 8, 9, 9].map(|now| reporting.is_to_wake(now));
+        assert_eq!(woken, [true, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn events_are_shared_out_to_the_ticks_of_a_second() {
+        let generation = |ticks_per_second| Generation {
+            ticks_per_second,
+            ..Generation::default()
+        };
+        assert_eq!(generation(1000).events_a_tick(), 262);
+        assert_eq!(generation(100).events_a_tick(), 2621);
+        assert_eq!(generation(0).events_a_tick(), EVENTS_A_SECOND);
+    }
 }

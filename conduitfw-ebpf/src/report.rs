@@ -1,7 +1,7 @@
 //! report: counters, events, and the verdict carried out.
 
 use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, xdp_action, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
 };
 use conduitfw_common::{
@@ -113,6 +113,13 @@ fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32) {
     };
     let sequence = reporting.next_sequence;
     reporting.next_sequence = sequence + 1;
+    let now = kernel.now_ticks() as u32;
+    let events_a_tick = maps::active().map_or(0, |active| active.events_a_tick);
+    // In a world that is measured time stands still.
+    if !reporting.take_room(now, events_a_tick) && !trace::is_on() {
+        reporting.lost += 1;
+        return;
+    }
     let Some(mut record) = maps::EVENTS.reserve::<EventRecord>(0) else {
         reporting.lost += 1;
         return;
@@ -125,7 +132,11 @@ fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32) {
         bytes,
         sequence,
     );
-    record.submit(0);
+    record.submit(if reporting.is_to_wake(now) {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    });
 }
 
 #[inline(always)]

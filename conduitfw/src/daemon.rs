@@ -15,7 +15,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
@@ -34,6 +34,9 @@ use crate::{
 
 /// Events taken in a row before others get their turn.
 const EVENTS_AT_ONCE: usize = 1024;
+/// How long after events the next ones are looked for without being woken: the program wakes once in a
+/// tick of the kernel's clock, which is 10 ms at most.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How often the policy file and the interfaces are looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// Time for the last answer to leave before the controller does.
@@ -100,6 +103,7 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
     let links: AsyncFd<OwnedFd> = links.map_err(wait("following interfaces"))?;
     let mut look_around = interval(LOOK_AROUND);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look_again = None;
 
     let takeover = if controller.took_over() {
         ", taking over without a gap"
@@ -136,9 +140,18 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
             },
             ready = events.readable_mut() => {
                 let mut ready = ready.map_err(wait("waiting for events"))?;
-                if take_events(ready.get_inner_mut(), &mut controller) {
+                if take_events(ready.get_inner_mut(), &mut controller).is_empty {
                     ready.clear_ready();
                 }
+                look_again = Some(Instant::now() + LOOK_AGAIN);
+            }
+            () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {
+                let taken = take_events(events.get_mut(), &mut controller);
+                look_again = match taken {
+                    Taken { any: false, .. } => None,
+                    Taken { is_empty: true, .. } => Some(Instant::now() + LOOK_AGAIN),
+                    Taken { is_empty: false, .. } => Some(Instant::now()),
+                };
             }
             ready = links.readable() => {
                 let mut ready = ready.map_err(wait("following interfaces"))?;
@@ -179,17 +192,33 @@ fn register<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
     registered.map_err(io::Error::from)
 }
 
-/// Takes what is in the ring buffer, within bounds; true when it is empty.
-fn take_events(ring: &mut RingBuf<MapData>, controller: &mut Controller) -> bool {
+/// What [`take_events`] did.
+struct Taken {
+    /// There was an event.
+    any: bool,
+    /// The ring buffer is empty now.
+    is_empty: bool,
+}
+
+/// Takes what is in the ring buffer, within bounds.
+fn take_events(ring: &mut RingBuf<MapData>, controller: &mut Controller) -> Taken {
     let clock = WallClock::read();
     controller.forget_interface_names();
-    for _ in 0..EVENTS_AT_ONCE {
+    for taken in 0..EVENTS_AT_ONCE {
         match ring.next() {
             Some(record) => controller.take_event(&record, clock),
-            None => return true,
+            None => {
+                return Taken {
+                    any: taken != 0,
+                    is_empty: true,
+                };
+            }
         }
     }
-    false
+    Taken {
+        any: true,
+        is_empty: false,
+    }
 }
 
 /// Answers a command; true when it was the last one. A client that left before its answer is no

@@ -219,17 +219,14 @@ impl<R: Copy> Run<R> {
         let Some(asked) = Asked::read(p, at) else {
             return 0;
         };
-        match self.interval_of(p, asked.unit, asked.function, asked.address) {
-            Some(interval) if asked.last() <= u32::from(interval.reach) => {
-                if self.remember(p, &asked, sequence) {
-                    p.count_rule(interval.rule, 1);
-                    REQUEST_BYTES
-                } else {
-                    0
-                }
-            }
-            _ => 0,
+        let Some(interval) = self.interval_of(p, asked.unit, asked.function, asked.address) else {
+            return 0;
+        };
+        if asked.last() > u32::from(interval.reach) || !self.remember(p, &asked, sequence) {
+            return 0;
         }
+        p.count_rule(interval.rule, 1);
+        REQUEST_BYTES
     }
 
     /// Judges the request that begins at `at` of the frame.
@@ -408,11 +405,7 @@ impl Known {
     }
 
     #[inline(always)]
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        reason = "sixteen bits are left"
-    )]
+    #[expect(clippy::as_conversions, reason = "sixteen bits are left")]
     fn count<P: Platform>(&mut self, p: &mut P) {
         if self.hits != 0 {
             p.count_rule((self.interval >> 48) as u16, self.hits);

@@ -15,7 +15,8 @@ struct Header {
     version_and_class: u8,
     _class_and_flow_label: [u8; 3],
     payload_bytes: U16,
-    next_header: u8,
+    /// Next Header.
+    next: u8,
     hop_limit: u8,
     source: [native_endian::U32; 4],
     destination: [native_endian::U32; 4],
@@ -45,7 +46,7 @@ pub(crate) fn parse<B: Headers + ?Sized>(
     packet.source = header.source.map(native_endian::U32::get);
     packet.destination = header.destination.map(native_endian::U32::get);
     packet.hop_limit = header.hop_limit;
-    let mut next = header.next_header;
+    let mut next = header.next;
     packet.transport = next;
     let payload_bytes = u32::from(header.payload_bytes.get());
     let end = start.wrapping_add(HEADER_BYTES).wrapping_add(payload_bytes);

@@ -231,6 +231,7 @@ pub fn put_in_force(
 ) -> Result<(), MapError> {
     let mut row = active.get(&0, 0)?.0;
     row.settings = settings;
+    row.events_a_tick = generation.events_a_tick();
     if let Some(number) = row.numbers.get_mut((slot & ACTIVE_SLOT) as usize) {
         *number = generation.number;
     }
