@@ -16,6 +16,7 @@ const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
 const EDITED: u64 = 1 << 42;
 const NOTICE: u64 = 1 << 43;
+const TOLD: u64 = 1 << 44;
 /// From here on the bits name stages.
 const FIRST_STAGE_BIT: u32 = 56;
 const ESTABLISH: u64 = 1 << 60;
@@ -157,6 +158,20 @@ impl Judgement {
         const PARSED: u8 = Reason::UnknownInterface as u8;
         let reason = self.reason_number();
         reason == 0 || reason >= PARSED
+    }
+
+    /// The same, with the operation that is denied in the workspace already.
+    #[inline(always)]
+    pub const fn told(self) -> Self {
+        Self(self.0 | TOLD)
+    }
+
+    /// Takes back what [`Self::told`] said; whether it was said.
+    #[inline(always)]
+    pub const fn take_told(&mut self) -> bool {
+        let is_told = self.0 & TOLD != 0;
+        self.0 &= !TOLD;
+        is_told
     }
 
     /// Whether the frame may hold bytes that are to be changed.

@@ -16,7 +16,7 @@ use crate::judgement::Judgement;
 use crate::packet::Packet;
 use crate::platform::Platform;
 use crate::table::{Interval, operation};
-use crate::verdict::Reason;
+use crate::verdict::{Reason, Verdict};
 
 use super::function::FunctionCode;
 use super::outstanding::{first_row, low};
@@ -90,7 +90,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     let taken = run.judge(p, packet.payload_at, due, packet.payload_bytes);
     if taken != packet.payload_bytes {
         p.workspace().plain_bytes = taken;
-        return Judgement::INSPECT;
+        return refuse(p, flow, &run, packet);
     }
     if let Some(stream) = p.stream_at(row) {
         stream.adu_start = data_end;
@@ -102,6 +102,43 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     let judgement = Judgement::pass(entry.conduit).going(Direction::Request);
     P::let_go(entry);
     judgement
+}
+
+/// A segment that is not all plain and allowed: of one plain request for a unit or with a function that no
+/// rule allows it is known what becomes, as [`crate::inspect`] has it, where denied segments are dropped.
+/// Whoever floods the gateway with those is not to cost it more than he must.
+#[inline(always)]
+fn refuse<P: Platform>(
+    p: &mut P,
+    flow: P::FlowPointer,
+    run: &Run<P::StreamPointer>,
+    packet: &Packet,
+) -> Judgement {
+    let Some(entry) = p.flow_at(flow) else {
+        return Judgement::INSPECT;
+    };
+    let conduit = entry.conduit;
+    if packet.payload_bytes != REQUEST_BYTES
+        || entry.on_deny != Verdict::Drop.number()
+        || entry.observe != 0
+    {
+        return Judgement::INSPECT;
+    }
+    let Some(asked) = Asked::read(p, packet.payload_at) else {
+        return Judgement::INSPECT;
+    };
+    let Some(reason) = run.reason_against(p, &asked) else {
+        return Judgement::INSPECT;
+    };
+    let told = asked.told();
+    p.workspace().denied = told;
+    if p.is_followed() {
+        p.workspace().operation = told;
+        p.judged(reason.number());
+    }
+    Judgement::deny(reason, conduit)
+        .going(Direction::Request)
+        .told()
 }
 
 /// What becomes of a segment that cannot belong to its connection.
@@ -175,6 +212,26 @@ impl Asked {
     #[inline(always)]
     fn last(&self) -> u32 {
         last_of(self.address, self.quantity)
+    }
+
+    /// The same, to tell of it.
+    #[inline(always)]
+    fn told(&self) -> EventOperation {
+        let [t1, t0, ..] = self.head.to_ne_bytes();
+        let mut told = EventOperation {
+            fields: field::HEADER | field::FUNCTION | field::ADDRESS,
+            transaction_id: u16::from_be_bytes([t1, t0]),
+            length: 6,
+            unit: self.unit,
+            function: self.function,
+            address: self.address,
+            quantity: self.quantity,
+            ..EventOperation::default()
+        };
+        if FunctionCode(self.function).has_quantity() {
+            told.fields |= field::QUANTITY;
+        }
+        told
     }
 
     #[inline(always)]
@@ -301,6 +358,23 @@ impl<R: Copy> Run<R> {
         }
     }
 
+    /// Why no rule allows the function for the unit, if none does.
+    #[inline(always)]
+    fn reason_against<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        asked: &Asked,
+    ) -> Option<Reason> {
+        let known = &p.stream_at(self.row)?.known;
+        if known.generation == self.generation
+            && known.unit_and_function == asked.unit_and_function()
+        {
+            return (known.cell.kind == operation::DENIED).then_some(Reason::FunctionNotAllowed);
+        }
+        let row = p.operation_row(self.slot, self.rule_set, asked.unit);
+        (row == 0).then_some(Reason::UnitNotAllowed)
+    }
+
     /// Keeps the cell for a unit and a function with the stream.
     #[inline(always)]
     fn look_up<P: Platform<StreamPointer = R>>(
@@ -364,7 +438,8 @@ impl<R: Copy> Run<R> {
         };
         P::keep_twelve(stream, sequence, asked.head, asked.operands);
         if p.is_followed() {
-            tell(p, asked);
+            p.workspace().operation = asked.told();
+            p.judged(0);
         }
         true
     }
@@ -448,24 +523,3 @@ pub fn find<P: Platform>(p: &mut P, unit: u8, function: u8, address: u16) -> u64
 
 /// From 1 to 0.
 const NO_INTERVAL: u64 = 1;
-
-/// Tells whoever follows.
-#[inline(always)]
-fn tell<P: Platform>(p: &mut P, asked: &Asked) {
-    let [t1, t0, ..] = asked.head.to_ne_bytes();
-    let mut told = EventOperation {
-        fields: field::HEADER | field::FUNCTION | field::ADDRESS,
-        transaction_id: u16::from_be_bytes([t1, t0]),
-        length: 6,
-        unit: asked.unit,
-        function: asked.function,
-        address: asked.address,
-        quantity: asked.quantity,
-        ..EventOperation::default()
-    };
-    if FunctionCode(asked.function).has_quantity() {
-        told.fields |= field::QUANTITY;
-    }
-    p.workspace().operation = told;
-    p.judged(0);
-}
