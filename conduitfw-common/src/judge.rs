@@ -38,6 +38,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u
         workspace.denied.fields = 0;
     }
     workspace.neutralised = 0;
+    workspace.doubted = 0;
     let judgement = long_way(p, packet, judgement);
     if judgement.is_plain_pass() {
         return Ok(judgement.conduit());
@@ -45,13 +46,18 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u
     if judgement.reason_number() == 0 || judgement.is_notice() {
         return Err(judgement);
     }
-    if p.generation(p.seen().slot)
-        .is_some_and(|generation| generation.observe != 0)
-    {
+    if is_observed(p) {
         Err(judgement.observed())
     } else {
         Err(judgement)
     }
+}
+
+/// Whether the policy in force only reports.
+#[inline(always)]
+fn is_observed<P: Platform>(p: &P) -> bool {
+    p.generation(p.seen().slot)
+        .is_some_and(|generation| generation.observe != 0)
 }
 
 /// A frame whose headers are none that a conduit could allow.
@@ -125,6 +131,18 @@ fn long_way<P: Platform>(p: &mut P, packet: &Packet, judgement: Judgement) -> Ju
     } else if judgement != Judgement::AGAIN {
         return judgement;
     }
+    let judgement = without_flow(p, packet);
+    let doubted = p.seen().doubted;
+    if doubted == 0 || (judgement.is_drop() && !is_observed(p)) || p.doubt(packet, doubted) {
+        judgement
+    } else {
+        Judgement::deny(Reason::FlowBusy, 0)
+    }
+}
+
+/// A frame of no flow that is known, or of one that gives way.
+#[inline(always)]
+fn without_flow<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     let judgement = p.admit(packet);
     if judgement == Judgement::QUOTES {
         return p.icmp_error(packet);

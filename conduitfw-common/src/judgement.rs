@@ -188,6 +188,13 @@ impl Judgement {
         self.0 & NOTICE != 0
     }
 
+    /// Whether the frame does not pass.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_drop(self) -> bool {
+        self.reason_number() != 0 && !self.is_observed() && !self.is_notice() && !self.is_edited()
+    }
+
     /// Number of the reason; 0 when the frame is allowed.
     #[inline(always)]
     #[must_use]

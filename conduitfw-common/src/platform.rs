@@ -62,6 +62,8 @@ pub struct Workspace {
     pub is_picked_up: u8,
     /// 1 when the request at hand writes registers whose last value counts.
     pub is_guarded: u8,
+    /// The place of the flow that is in doubt once the SYN at hand passes; 0 for none.
+    pub doubted: u32,
     /// Bytes at the beginning of the segment that [`crate::modbus::plain`] has judged already.
     pub plain_bytes: u32,
     /// The service that a flow is being opened for.
@@ -237,6 +239,8 @@ pub trait Platform: Headers {
     fn icmp_error(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::settle::settle`].
     fn settle(&mut self, packet: &Packet, place: u32) -> Judgement;
+    /// Stage: [`crate::settle::doubt`].
+    fn doubt(&mut self, packet: &Packet, place: u32) -> bool;
     /// Stage: [`crate::admit::establish`].
     fn establish(
         &mut self,

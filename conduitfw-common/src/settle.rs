@@ -86,11 +86,8 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     {
         // One that is denied does not reach the responder, who then has no reason to speak.
         let is_plain = packet.tcp_flags & CONTROL_FLAGS == flag::SYN && packet.payload_bytes == 0;
-        if would_take_old_data
-            && is_plain
-            && let Some(entry) = p.flow(FlowTable::Flows, place)
-        {
-            entry.flags |= flow_flag::IN_DOUBT;
+        if would_take_old_data && is_plain {
+            p.workspace().doubted = place;
         }
         return Judgement::AGAIN;
     }
@@ -112,6 +109,23 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     };
     entry.last_seen_ticks = now;
     follow(entry, packet, direction)
+}
+
+/// A SYN passes whose connection would take the data of the one at `place` for its own: that one is in doubt.
+/// Not before it is known to pass: the responder would never see it, and have no reason to speak. Answers
+/// whether the flow could be told; it need not be there any more.
+#[inline(always)]
+pub fn doubt<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> bool {
+    if !p.lock_flow(FlowTable::Flows, place) {
+        return false;
+    }
+    if let Some(entry) = p.flow(FlowTable::Flows, place)
+        && entry.direction_of(packet) == Some(Direction::Request)
+    {
+        entry.flags |= flow_flag::IN_DOUBT;
+    }
+    p.unlock_flow(FlowTable::Flows, place);
+    true
 }
 
 /// How long after the last segment of a connection the next one of the same ports may not begin with

@@ -435,6 +435,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn doubt(&mut self, _packet: &Packet, place: u32) -> bool {
+        stages::doubt(place) != 0
+    }
+
+    #[inline(always)]
     fn establish(
         &mut self,
         _packet: &Packet,

@@ -98,6 +98,15 @@ pub(crate) extern "C" fn settle(context: *mut xdp_md, place: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn doubt(place: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, packet)) => u32::from(known::doubt(&mut kernel, packet, place)),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn establish(
     context: *mut xdp_md,
     opening_place: u32,

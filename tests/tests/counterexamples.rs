@@ -260,3 +260,37 @@ fn a_syn_that_is_denied_holds_nothing() -> Result<()> {
     assert_eq!(gate.pass(&bytes, 1_000_600)?, Passage::On(bytes.clone()));
     Ok(())
 }
+
+#[test]
+fn a_syn_beyond_the_rate_of_new_flows_holds_nothing() -> Result<()> {
+    if skipped_without_root() {
+        return Ok(());
+    }
+    // Denied as well, and yet it left the connection in doubt, which only an answer would have ended.
+    let policy = site("registers, reset")?
+        .policy()
+        .replace("new_flows = \"unlimited\"", "new_flows = \"1/s burst 1\"");
+    assert!(policy.contains("burst 1"), "{policy}");
+    let sizes = Sizes {
+        buckets: 64,
+        streams: 64,
+    };
+    let mut twin = Twin::new(&policy, sizes)?;
+    let up = tcp(HMI, PLC).seq(100).ack(500);
+    let answer = tcp(PLC, HMI).flags(SYN | ACK).seq(499).ack(100).vlan(VLAN);
+    for frame in [&tcp(HMI, PLC).flags(SYN).seq(99), &answer, &up] {
+        let judged = twin.send(&frame.build(), 1_000_000)?.context("refused")?;
+        assert_eq!(judged.outcome, Outcome::Pass);
+    }
+    // Another connection uses up the rate.
+    let other = tcp((HMI.0, 40_001), PLC).flags(SYN).seq(1);
+    let judged = twin.send(&other.build(), 1_000_590)?.context("refused")?;
+    assert_eq!(judged.outcome, Outcome::Pass);
+    let forged = tcp(HMI, PLC).flags(SYN).seq(110);
+    let judged = twin.send(&forged.build(), 1_000_600)?.context("refused")?;
+    assert_eq!(judged.outcome, Outcome::Drop);
+    let request = up.flags(PSH | ACK).payload(adu(1, 1, read(3, 0, 1)));
+    let judged = twin.send(&request.build(), 1_000_600)?.context("refused")?;
+    assert_eq!(judged.outcome, Outcome::Pass, "{:?}", judged.judgement);
+    Ok(())
+}

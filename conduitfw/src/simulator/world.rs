@@ -306,6 +306,10 @@ impl Platform for Simulator {
         settle::settle(self, packet, place)
     }
 
+    fn doubt(&mut self, packet: &Packet, place: u32) -> bool {
+        settle::doubt(self, packet, place)
+    }
+
     fn establish(
         &mut self,
         packet: &Packet,
