@@ -7,7 +7,7 @@ use crate::bytes::Truncated;
 use crate::judgement::Judgement;
 use crate::packet::{Packet, transport};
 use crate::platform::Platform;
-use crate::reset::{CHECKSUM_AT, FrameEditor, fold, pseudo_header};
+use crate::reset::{CHECKSUM_AT, FrameEditor, MAX_SUM_BYTES, fold, pseudo_header};
 use crate::table::Address;
 use crate::verdict::Reason;
 use crate::wire::{ethernet, icmp};
@@ -403,6 +403,10 @@ fn leave<W: Ways>(
     hop: &NextHop,
     transport_bytes: u32,
 ) -> Result<(), Kept> {
+    // What cannot be summed up has to be known before anything is changed.
+    if transport_bytes > MAX_SUM_BYTES {
+        return Err(Kept::Checksum);
+    }
     let network_at = HEADER_BYTES.wrapping_add(tags_bytes(outlet.vlans));
     let surplus = packet.network_at.wrapping_sub(network_at).cast_signed();
     if surplus != 0 {

@@ -4,6 +4,9 @@ use crate::bytes::{ByteSource, Truncated};
 use crate::packet::{Packet, transport};
 use crate::wire::{ethernet, tcp};
 
+/// Bytes that are summed up at most: a jumbo frame.
+pub const MAX_SUM_BYTES: u32 = 9216;
+
 /// A frame that can be changed. Integers are written in network order.
 pub trait FrameEditor: ByteSource {
     /// Writes a byte; answers the one that was there.
@@ -28,7 +31,7 @@ pub trait FrameEditor: ByteSource {
     /// 1071 §1), folded.
     ///
     /// # Errors
-    /// [`Truncated`], also when they are too many.
+    /// [`Truncated`], also when they are more than [`MAX_SUM_BYTES`].
     fn sum(&self, at: u32, bytes: u32) -> Result<u16, Truncated>;
 
     /// Cuts the frame to `bytes` bytes.

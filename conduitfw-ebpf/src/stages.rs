@@ -16,7 +16,9 @@ use conduitfw_common::{
     },
     packet::{self, Packet},
     platform::{FlowTable, Platform},
-    replies, settle as known, wire,
+    replies,
+    reset::MAX_SUM_BYTES,
+    settle as known, wire,
 };
 
 use crate::{
@@ -418,8 +420,7 @@ pub(crate) extern "C" fn window_shift(context: *mut xdp_md, at: u32, end: u32) -
     wire::tcp::window_shift(&Frame::new(context), at, end)
 }
 
-/// Words of four bytes that are summed up at most: a jumbo frame.
-const MAX_SUM_WORDS: u32 = 2304;
+const MAX_SUM_WORDS: u32 = MAX_SUM_BYTES / 4;
 
 /// The ones' complement sum of bytes of the frame as 16-bit words, folded; all ones when they are too
 /// many or not there.
@@ -427,7 +428,7 @@ const MAX_SUM_WORDS: u32 = 2304;
 #[inline(never)]
 pub(crate) extern "C" fn sum(context: *mut xdp_md, at: u32, bytes: u32) -> u32 {
     let frame = Frame::new(context);
-    if bytes > MAX_SUM_WORDS * 4 || at > 0x7fff {
+    if bytes > MAX_SUM_BYTES || at > 0x7fff {
         return u32::MAX;
     }
     let mut sum = 0_u64;

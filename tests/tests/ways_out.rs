@@ -372,6 +372,9 @@ fn what_only_the_kernel_does_is_left_to_it_unchanged() {
     let mut tight = World::new(frame(V4).build(), (0, 0), (10, 0));
     tight.has_room = false;
     cases.push((tight, Kept::Room));
+    let mut long = of(frame(V4).payload([0; 9217 - 20]));
+    long.ports.get_mut(&OUT).unwrap().mtu = 65_535;
+    cases.push((long, Kept::Checksum));
     for (mut world, wanted) in cases {
         let before = world.frame.clone();
         assert_eq!(world.forward(), Err(wanted));
