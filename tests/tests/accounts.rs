@@ -1,6 +1,6 @@
 //! Every frame is counted once, and what was denied is told in words.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -203,6 +203,32 @@ fn each_denial_has_its_reason() -> Result<()> {
             seen.contains(&format!("\"{reason}\"")),
             "no {reason} in {seen}"
         );
+    }
+    Ok(())
+}
+
+#[test]
+fn of_two_denials_in_a_row_the_second_is_told_of_as_soon() -> Result<()> {
+    // Only the first of a tick wakes the controller, which then looks again by itself.
+    let scene = scene!(&dosing(r#""reads""#));
+    let events = scene.conduitfw.events(&["--json"])?;
+    let pause = Duration::from_millis(1);
+    let socket = scene.operations()?.enter(|| UdpSocket::bind((HMI, 0)))??;
+    for round in 0..20_u16 {
+        for port in [4000 + 2 * round, 4001 + 2 * round] {
+            socket.send_to(b"?", (PLC, port))?;
+        }
+        let sent = Instant::now();
+        for port in [4000 + 2 * round, 4001 + 2 * round] {
+            events.find(|line| {
+                serde_json::from_str::<Value>(line)
+                    .is_ok_and(|event| event["destination_port"] == port)
+            })?;
+        }
+        let took = sent.elapsed();
+        ensure!(took < Duration::from_millis(500), "after {took:?}");
+        // At another place of the tick each time.
+        std::thread::sleep(pause * u32::from(round % 7));
     }
     Ok(())
 }
