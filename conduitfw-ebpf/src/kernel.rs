@@ -22,7 +22,7 @@ use crate::{
     history,
     maps::{self, Scratch},
     stages, trace,
-    verifier::{hidden_pointer, masked_offset},
+    verifier::{hidden_reference, masked_offset},
 };
 
 /// The kernel, while it judges one frame.
@@ -267,8 +267,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn again<'a>(&self, packet: &'a Packet) -> &'a Packet {
-        // SAFETY: it is the same pointer, and the borrow of `packet` goes on.
-        unsafe { &*hidden_pointer(packet) }
+        hidden_reference(packet)
     }
 
     #[inline(always)]

@@ -116,6 +116,13 @@ pub(crate) fn scratch_of(packet: &Packet) -> *mut Scratch {
     core::ptr::from_ref(packet).cast_mut().cast()
 }
 
+/// The same, in the stage.
+#[inline(always)]
+pub(crate) fn scratch_at(pointer: *mut Scratch) -> Option<&'static mut Scratch> {
+    // SAFETY: the caller passes what its own lookup gave, and does not touch it until the stage is done.
+    unsafe { pointer.as_mut() }
+}
+
 /// Jiffies and nanoseconds, for the controller to learn the kernel's HZ.
 #[map]
 static CLOCK: Array<[u64; 2]> = Array::with_max_entries(1, 0);

@@ -45,9 +45,10 @@ fn at_hand() -> Option<(Kernel, &'static mut Stream)> {
 /// frames. The verifier wants to see that the pointer is one.
 #[inline(always)]
 fn given(context: *mut xdp_md, scratch: *mut Scratch) -> Option<(Kernel, &'static mut Packet)> {
-    // SAFETY: the caller passes what its own lookup gave, and does not touch it until the stage is done.
-    let scratch = unsafe { scratch.as_mut() }?;
-    Some(Kernel::over(Frame::new(context), scratch))
+    Some(Kernel::over(
+        Frame::new(context),
+        maps::scratch_at(scratch)?,
+    ))
 }
 
 /// What a stage answers when there is no workspace, which cannot be.

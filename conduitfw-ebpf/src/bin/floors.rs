@@ -20,6 +20,7 @@
 #[path = "../../../bench/src/script.rs"]
 #[allow(dead_code, reason = "user space needs the rest")]
 mod script;
+#[allow(dead_code, reason = "these programs need little of it")]
 #[path = "../verifier.rs"]
 mod verifier;
 
