@@ -594,6 +594,12 @@ impl Reporting {
     /// Takes the room for one event out of what there is for `events_a_tick`; `false` when it is used up.
     #[inline(always)]
     pub const fn take_room(&mut self, now_ticks: u32, events_a_tick: u32) -> bool {
+        // Nothing has been put in force yet.
+        let events_a_tick = if events_a_tick == 0 {
+            EVENTS_AT_ONCE
+        } else {
+            events_a_tick
+        };
         let passed = now_ticks.wrapping_sub(self.room_ticks);
         if passed != 0 {
             self.room_ticks = now_ticks;

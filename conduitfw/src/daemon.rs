@@ -165,7 +165,9 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
                 if controller.options().watch && watched.changed() {
                     drop(reload(&mut controller, None));
                 }
-                take_events(events.get_mut(), &mut controller);
+                if take_events(events.get_mut(), &mut controller).any {
+                    look_again = Some(Instant::now());
+                }
                 controller.tidy();
             }
         }

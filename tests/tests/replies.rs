@@ -367,3 +367,33 @@ fn two_requests_of_one_transaction() -> Result<()> {
     talk.answers(&mut stage, "the first", &one(5), Pass)?;
     stage.finish()
 }
+
+#[test]
+fn a_reply_longer_than_any_may_be_is_denied_though_it_was_asked_for() -> Result<()> {
+    // Some rules allow to ask for more registers than an ADU of 260 bytes has room for.
+    let mut stage = stage!(&dropping(""));
+    for (function, quantity, count) in [
+        (3, 126, 252_u8),
+        (3, 127, 254),
+        (4, 126, 252),
+        (1, 2009, 252),
+        (2, 2040, 255),
+    ] {
+        let mut pdu = vec![function, count];
+        pdu.resize(2 + usize::from(count), 0);
+        let reply = adu(7, 1, pdu);
+        for there in [reply.len(), 200, 10] {
+            let name = format!("function {function}, {quantity}, {there} bytes");
+            let mut talk = stage.talk()?;
+            talk.asks(
+                &mut stage,
+                &name,
+                &adu(7, 1, read(function, 0, quantity)),
+                Pass,
+            )?;
+            let too_long = Drop(Reason::ModbusLength);
+            talk.answers(&mut stage, &name, &reply[..there], too_long)?;
+        }
+    }
+    stage.finish()
+}

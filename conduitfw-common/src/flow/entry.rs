@@ -304,8 +304,8 @@ pub struct KnownCell {
     pub generation: u32,
     /// The unit id and the function code that it is for, as they go by; 0 when there is none.
     pub unit_and_function: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// The rule set that it is of.
+    pub rule_set: u16,
     /// The cell.
     pub cell: Operation,
 }

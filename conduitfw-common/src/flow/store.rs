@@ -283,8 +283,13 @@ pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32, reply_sequ
             return false;
         };
         let (held_by, held_serial) = (stream.owner, stream.serial);
-        let is_stale = held_by != FREE && !is_owner_alive(p, held_by, held_serial, index);
-        if (held_by == FREE || is_stale) && p.replace_owner(index, held_by, owner) {
+        let is_taken = if held_by == FREE {
+            p.replace_owner(index, FREE, owner)
+        } else {
+            !is_owner_alive(p, held_by, held_serial, index)
+                && take_stale(p, index, held_by, held_serial, owner)
+        };
+        if is_taken {
             let Some(stream) = p.stream(index) else {
                 return false;
             };
@@ -305,6 +310,24 @@ pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32, reply_sequ
         }
     }
     false
+}
+
+/// Takes a stream from an owner that seems to be gone, while that is held: a segment of it may be judged
+/// right now, and go on writing what would be another's.
+#[inline(always)]
+fn take_stale<P: Platform>(p: &mut P, index: u32, held_by: u32, serial: u32, owner: u32) -> bool {
+    let place = held_by.wrapping_sub(1);
+    if held_by == owner {
+        // The caller holds that one.
+        return true;
+    }
+    if !p.lock_flow(FlowTable::Flows, place) {
+        return false;
+    }
+    let is_taken =
+        !is_owner_alive(p, held_by, serial, index) && p.replace_owner(index, held_by, owner);
+    p.unlock_flow(FlowTable::Flows, place);
+    is_taken
 }
 
 #[inline(always)]

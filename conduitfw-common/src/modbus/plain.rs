@@ -328,6 +328,7 @@ impl<R: Copy> Run<R> {
     ) -> Option<Interval> {
         let known = &p.stream_at(self.row)?.known;
         if known.generation != self.generation
+            || known.rule_set != self.rule_set
             || known.unit_and_function != u16::from_ne_bytes([unit, function])
         {
             self.look_up(p, unit, function)?;
@@ -367,6 +368,7 @@ impl<R: Copy> Run<R> {
     ) -> Option<Reason> {
         let known = &p.stream_at(self.row)?.known;
         if known.generation == self.generation
+            && known.rule_set == self.rule_set
             && known.unit_and_function == asked.unit_and_function()
         {
             return (known.cell.kind == operation::DENIED).then_some(Reason::FunctionNotAllowed);
@@ -391,7 +393,7 @@ impl<R: Copy> Run<R> {
         p.stream_at(self.row)?.known = KnownCell {
             generation: self.generation,
             unit_and_function: u16::from_ne_bytes([unit, function]),
-            reserved: 0,
+            rule_set: self.rule_set,
             cell,
         };
         Some(())

@@ -11,10 +11,10 @@ use crate::judgement::Judgement;
 use crate::packet::Packet;
 use crate::platform::Platform;
 
-use super::LENGTH_COUNTS_FROM;
 use super::outstanding::{first_row, low};
 use super::plain::{is_of, out_of_turn};
 use super::reply::{bucket, echo, expected_of_plain};
+use super::{LENGTH_COUNTS_FROM, MAXIMUM_LENGTH};
 
 /// What says whether a reply is the one that is expected, as it stands in the frame.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -129,5 +129,6 @@ fn is_answered_by(asked: &Outstanding, head: u64, length: u16, behind: [u8; 2]) 
     } else {
         u16::from_be_bytes(behind) == expected.echo
     };
-    expected.length == length && has_echo
+    // A rule may allow to ask for more than a reply has room for.
+    expected.length == length && length <= MAXIMUM_LENGTH && has_echo
 }
