@@ -588,7 +588,7 @@ pub struct Reporting {
 pub const EVENTS_AT_ONCE: u32 = 8192;
 /// Events that a processor may write in a second, once that many are written: a flood of denials is
 /// counted to the last frame, and does not have the gateway spend its time on telling of it.
-pub const EVENTS_A_SECOND: u32 = 1 << 18;
+pub const EVENTS_A_SECOND: u32 = 320_000;
 
 impl Reporting {
     /// Takes the room for one event out of what there is for `events_a_tick`; `false` when it is used up.
@@ -663,8 +663,8 @@ mod tests {
             ticks_per_second,
             ..Generation::default()
         };
-        assert_eq!(generation(1000).events_a_tick(), 262);
-        assert_eq!(generation(100).events_a_tick(), 2621);
+        assert_eq!(generation(1000).events_a_tick(), 320);
+        assert_eq!(generation(100).events_a_tick(), 3200);
         assert_eq!(generation(0).events_a_tick(), EVENTS_A_SECOND);
     }
 }

@@ -300,14 +300,22 @@ impl Outstanding {
 )]
 #[repr(C)]
 pub struct KnownCell {
-    /// The generation that it is of.
-    pub generation: u32,
-    /// The unit id and the function code that it is for, as they go by; 0 when there is none.
-    pub unit_and_function: u16,
-    /// The rule set that it is of.
-    pub rule_set: u16,
+    /// What it is for: [`Self::key`]; 0 when there is none.
+    pub key: u64,
     /// The cell.
     pub cell: Operation,
+}
+
+impl KnownCell {
+    /// The generation and the rule set that a cell is of, and the unit id and the function code that it is
+    /// for, in one word.
+    #[inline(always)]
+    #[must_use]
+    pub fn key(generation: u32, rule_set: u16, unit: u8, function: u8) -> u64 {
+        u64::from(generation)
+            | u64::from(u16::from_ne_bytes([unit, function])) << 32
+            | u64::from(rule_set) << 48
+    }
 }
 
 /// Bytes of a reply that say whether it is one: the MBAP header, the function code, and two more.

@@ -326,11 +326,7 @@ impl<R: Copy> Run<R> {
         function: u8,
         address: u16,
     ) -> Option<Interval> {
-        let known = &p.stream_at(self.row)?.known;
-        if known.generation != self.generation
-            || known.rule_set != self.rule_set
-            || known.unit_and_function != u16::from_ne_bytes([unit, function])
-        {
+        if p.stream_at(self.row)?.known.key != self.key(unit, function) {
             self.look_up(p, unit, function)?;
         }
         let cell = p.stream_at(self.row)?.known.cell;
@@ -359,6 +355,11 @@ impl<R: Copy> Run<R> {
         }
     }
 
+    #[inline(always)]
+    fn key(&self, unit: u8, function: u8) -> u64 {
+        KnownCell::key(self.generation, self.rule_set, unit, function)
+    }
+
     /// Why no rule allows the function for the unit, if none does.
     #[inline(always)]
     fn reason_against<P: Platform<StreamPointer = R>>(
@@ -367,10 +368,7 @@ impl<R: Copy> Run<R> {
         asked: &Asked,
     ) -> Option<Reason> {
         let known = &p.stream_at(self.row)?.known;
-        if known.generation == self.generation
-            && known.rule_set == self.rule_set
-            && known.unit_and_function == asked.unit_and_function()
-        {
+        if known.key == self.key(asked.unit, asked.function) {
             return (known.cell.kind == operation::DENIED).then_some(Reason::FunctionNotAllowed);
         }
         let row = p.operation_row(self.slot, self.rule_set, asked.unit);
@@ -391,9 +389,7 @@ impl<R: Copy> Run<R> {
         }
         let cell = p.operation(self.slot, row, function)?;
         p.stream_at(self.row)?.known = KnownCell {
-            generation: self.generation,
-            unit_and_function: u16::from_ne_bytes([unit, function]),
-            rule_set: self.rule_set,
+            key: self.key(unit, function),
             cell,
         };
         Some(())
