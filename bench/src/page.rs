@@ -56,7 +56,11 @@ fn bounds(report: &Report) -> String {
             bare.ratio_to_function_code, pass.ratio_to_function_code
         );
     }
-    if let Some((pass, ours)) = rate(gateway::PASSING).zip(rate(gateway::CONDUITFW)) {
+    let floor = report.frame(FLOOR);
+    if let Some(((pass, ours), floor)) = rate(gateway::PASSING)
+        .zip(rate(gateway::CONDUITFW))
+        .zip(floor)
+    {
         let _ = writeln!(
             text,
             "- **Packet rate, kernel forwarding.** The program that only passes makes {:.3}, \
@@ -66,7 +70,7 @@ fn bounds(report: &Report) -> String {
             ours.ratio,
             ours.ns - pass.ns,
             ours.ns,
-            pass.ratio * pass.ns / (pass.ns + report.frame(FLOOR).unwrap_or(0.0))
+            pass.ratio * pass.ns / (pass.ns + floor)
         );
     }
     if let Some((least, ours)) = rate(gateway::REDIRECTING).zip(rate(gateway::FAST)) {
@@ -92,7 +96,7 @@ fn bounds(report: &Report) -> String {
         );
     }
     let event = report.frame(DENIED).zip(report.frame(DENIED_UNTOLD));
-    if let Some((floor, (told, untold))) = report.frame(FLOOR).zip(event) {
+    if let Some((floor, (told, untold))) = floor.zip(event) {
         let _ = writeln!(
             text,
             "- **A denial with its event.** {told:.0} ns, and {untold:.0} when the event is lost: {:.0} \

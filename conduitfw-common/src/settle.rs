@@ -84,9 +84,7 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     if (is_syn || had_flags & flow_flag::REOPENING != 0)
         && reopen(p, packet, place, direction, is_syn)
     {
-        // One that is denied does not reach the responder, who then has no reason to speak.
-        let is_plain = packet.tcp_flags & CONTROL_FLAGS == flag::SYN && packet.payload_bytes == 0;
-        if would_take_old_data && is_plain {
+        if would_take_old_data {
             p.workspace().doubted = place;
         }
         return Judgement::AGAIN;

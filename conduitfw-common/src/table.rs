@@ -570,7 +570,7 @@ pub struct Counter {
 pub struct Reporting {
     /// Sequence number of the next event of this processor.
     pub next_sequence: u64,
-    /// Events that found no room in the ring buffer.
+    /// Events that found no room in the ring buffer, or were more than a processor tells of.
     pub lost: u64,
     /// Frames that would have been denied, had their conduit not been in mode observe.
     pub would_deny: u64,
@@ -585,7 +585,7 @@ pub struct Reporting {
 }
 
 /// Events that a processor may write at once.
-pub const EVENTS_AT_ONCE: u32 = 8192;
+pub const EVENT_BURST: u32 = 8192;
 /// Events that a processor may write in a second, once that many are written: a flood of denials is
 /// counted to the last frame, and does not have the gateway spend its time on telling of it.
 pub const EVENTS_A_SECOND: u32 = 320_000;
@@ -596,7 +596,7 @@ impl Reporting {
     pub const fn take_room(&mut self, now_ticks: u32, events_a_tick: u32) -> bool {
         // Nothing has been put in force yet.
         let events_a_tick = if events_a_tick == 0 {
-            EVENTS_AT_ONCE
+            EVENT_BURST
         } else {
             events_a_tick
         };
@@ -605,10 +605,10 @@ impl Reporting {
             self.room_ticks = now_ticks;
             let more = passed.saturating_mul(events_a_tick);
             let room = self.room.saturating_add(more);
-            let most = if events_a_tick > EVENTS_AT_ONCE {
+            let most = if events_a_tick > EVENT_BURST {
                 events_a_tick
             } else {
-                EVENTS_AT_ONCE
+                EVENT_BURST
             };
             self.room = if room > most { most } else { room };
         }

@@ -4,6 +4,7 @@
 //! Protocol Specification V1.1b3 (PDU). [`request`] judges what an initiator asks for, [`plain`] what is asked most, [`written`],
 //! [`coils`] and [`files`] what it would write and where, [`last`] how far that is from before; [`outstanding`] remembers it for [`reply`].
 
+mod asked;
 pub mod coils;
 pub mod files;
 pub mod function;

@@ -3,10 +3,6 @@
 //! from the frame's bytes, one such request after the other; whatever is any different is left to
 //! [`crate::inspect`], which judges these alike.
 
-use zerocopy::native_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
-
-use crate::event::{EventOperation, field};
 use crate::flow::connection;
 use crate::flow::entry::{
     Direction, FlowEntry, HISTORY_BYTES, KnownCell, OUTSTANDING, Outstanding, Stream, request_state,
@@ -18,36 +14,20 @@ use crate::platform::Platform;
 use crate::table::{Interval, operation};
 use crate::verdict::{Reason, Verdict};
 
-use super::function::FunctionCode;
+use super::asked::{Asked, REQUEST_BYTES};
 use super::outstanding::{first_row, low};
 use super::reply::echo;
-use super::request::last_of;
 use super::{interval_of_cell, is_searched};
 
-/// A plain request, as it stands in the frame.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Request {
-    /// MBAP header and function code.
-    head: U64,
-    /// Address, and quantity or value.
-    operands: U32,
-}
-
-const REQUEST_BYTES: u32 = 12;
-/// The same, for a row.
+/// [`REQUEST_BYTES`], for a row.
 const ROW_BYTES: u16 = 12;
 
-/// Protocol id 0 and length 6: what stands between transaction id and unit id.
-const PLAIN_HEADER: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 6, 0, 0]);
-const HEADER_MASK: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-
 /// Judges the segment at hand, of the initiator of the flow at `place`, which the caller holds: data and
-/// nothing else, of a connection about which nothing is unusual ([`Judgement::PLAIN`]), which has not been
-/// tracked yet. When all
-/// of it is plain and allowed, it passes, and the flow is let go of. Else [`Judgement::INSPECT`]: so many
-/// bytes as [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has
-/// happened to the rest.
+/// nothing else, of a connection about which nothing is unusual ([`Judgement::PLAIN`]). It is tracked
+/// here. When all of it is plain and allowed, it passes, and the flow is let go of. A request that no
+/// rule allows at all may be denied. Else [`Judgement::INSPECT`]: so many bytes as
+/// [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has happened to
+/// the rest.
 #[inline(always)]
 pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> Judgement {
     p.workspace().plain_bytes = 0;
@@ -171,73 +151,6 @@ struct Run<R> {
     limit: u32,
     /// The tick counter.
     now: u32,
-}
-
-/// A plain request, taken apart.
-struct Asked {
-    head: u64,
-    operands: u32,
-    unit: u8,
-    function: u8,
-    address: u16,
-    quantity: u16,
-}
-
-impl Asked {
-    /// The request that begins at `at` of the frame, if it is plain.
-    #[inline(always)]
-    fn read<P: Platform>(p: &P, at: u32) -> Option<Self> {
-        let request = p.header::<Request>(at).ok()?;
-        let (head, operands) = (request.head.get(), request.operands.get());
-        let [.., unit, function] = head.to_ne_bytes();
-        let [a1, a0, q1, q0] = operands.to_ne_bytes();
-        if head & HEADER_MASK != PLAIN_HEADER || !matches!(function, 1..=6) {
-            return None;
-        }
-        Some(Self {
-            head,
-            operands,
-            unit,
-            function,
-            address: u16::from_be_bytes([a1, a0]),
-            quantity: if FunctionCode(function).has_quantity() {
-                u16::from_be_bytes([q1, q0])
-            } else {
-                1
-            },
-        })
-    }
-
-    /// The last register or coil.
-    #[inline(always)]
-    fn last(&self) -> u32 {
-        last_of(self.address, self.quantity)
-    }
-
-    /// The same, to tell of it.
-    #[inline(always)]
-    fn told(&self) -> EventOperation {
-        let [t1, t0, ..] = self.head.to_ne_bytes();
-        let mut told = EventOperation {
-            fields: field::HEADER | field::FUNCTION | field::ADDRESS,
-            transaction_id: u16::from_be_bytes([t1, t0]),
-            length: 6,
-            unit: self.unit,
-            function: self.function,
-            address: self.address,
-            quantity: self.quantity,
-            ..EventOperation::default()
-        };
-        if FunctionCode(self.function).has_quantity() {
-            told.fields |= field::QUANTITY;
-        }
-        told
-    }
-
-    #[inline(always)]
-    const fn unit_and_function(&self) -> u16 {
-        u16::from_ne_bytes([self.unit, self.function])
-    }
 }
 
 impl<R: Copy> Run<R> {

@@ -30,10 +30,9 @@ const HEAD_BYTES: u32 = 10;
 const ALIKE: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff]);
 
 /// Judges the segment at hand, of the responder of the flow at `place`, which the caller holds: as for
-/// [`super::plain::judge`], with [`Judgement::PLAIN_REPLY`]. When all
-/// of it is plain replies, it passes, and the flow is let go of. Else [`Judgement::INSPECT_REPLY`]: so
-/// many bytes as [`crate::platform::Workspace::plain_bytes`] says are judged; nothing has happened to the
-/// rest.
+/// [`super::plain::judge`], with [`Judgement::PLAIN_REPLY`]. When all of it is plain replies, it passes,
+/// and the flow is let go of. Else [`Judgement::INSPECT_REPLY`]: so many bytes as
+/// [`crate::platform::Workspace::plain_bytes`] says are judged; nothing has happened to the rest.
 #[inline(always)]
 pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     p.workspace().plain_bytes = 0;
