@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::bytes::Truncated;
 use crate::judgement::Judgement;
+use crate::known_way::{self, KnownWay};
 use crate::packet::{Packet, transport};
 use crate::platform::Platform;
 use crate::reset::{CHECKSUM_AT, FrameEditor, MAX_SUM_BYTES, fold, pseudo_header};
@@ -197,8 +198,6 @@ pub const HANDED_ROW: u32 = 14;
 /// What a route is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
-    /// The device that the frame came in by.
-    pub device: u32,
     /// IPv4: the type of service. IPv6: traffic class and flow label.
     pub service: u32,
     /// Bytes of the packet.
@@ -208,12 +207,14 @@ pub struct Query {
 }
 
 /// The answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHop {
     /// The device to leave by.
     pub device: u32,
     /// The two hardware addresses as they stand in the frame: destination, then source.
     pub addresses: [u32; 3],
+    /// Bytes that a packet may have on this route.
+    pub mtu: u32,
 }
 
 /// The world around a frame that is to leave.
@@ -226,11 +227,17 @@ pub trait Ways: FrameEditor {
     fn port(&self, device: u32) -> Option<Port>;
     /// `TAGGED`: the VLAN device of an interface and tags; 0 for none.
     fn tagged(&self, ifindex: u32, vlans: u32) -> u32;
-    /// Asks the routing table.
+    /// Asks the routing table about a packet that came in by a device.
     ///
     /// # Errors
     /// Why the kernel has to forward the packet.
-    fn next_hop(&self, packet: &Packet, query: &Query) -> Result<NextHop, Kept>;
+    fn next_hop(&self, packet: &Packet, device: u32, query: &Query) -> Result<NextHop, Kept>;
+    /// The row of `KNOWN_WAYS`.
+    fn known_way(&mut self, row: u32) -> Option<&mut KnownWay>;
+    /// The lower half of the kernel's tick counter.
+    fn now_ticks(&self) -> u32;
+    /// The number of the generation that judged the frame.
+    fn generation(&self) -> u32;
     /// Whether hosts of the destination's zone are behind an interface.
     fn is_at_home(&self, ifindex: u32, vlans: u32, destination: &Address) -> bool;
     /// Takes bytes off the front of the frame, or adds some.
@@ -245,14 +252,41 @@ pub trait Ways: FrameEditor {
     fn finish_checksum(&mut self, packet: &Packet, at: u32, bytes: u32) -> Result<(), Truncated>;
 }
 
+/// Readies a frame that passes to leave as one like it did in this tick: answers the interface, or 0 when
+/// [`forward`] has to look for the way.
+///
+/// # Errors
+/// Why the kernel gets it, unchanged but for [`Kept::Lost`].
+#[inline(always)]
+pub fn forward_as_before<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
+    let Ok(query) = check(way, packet) else {
+        return Ok(0);
+    };
+    let hop = known_way::recall(way, packet, &query);
+    let Ok(outlet) = outlet(way, packet, hop.device) else {
+        return Ok(0);
+    };
+    let Some(offset) = checksum_at(packet) else {
+        return Ok(0);
+    };
+    let Ok(checksum) = way.u16(way.within(packet.transport_at.wrapping_add(offset), 0x7fff)) else {
+        return Ok(0);
+    };
+    if checksum == fold(pseudo_header_of(packet, query.transport_bytes)) {
+        return Ok(0);
+    }
+    let network_at = make_room(way, packet, &outlet)?;
+    rewrite(way, packet, &outlet, &hop, network_at).map_err(|_| Kept::Lost)?;
+    Ok(outlet.port)
+}
+
 /// Readies a frame that passes to leave; answers the interface.
 ///
 /// # Errors
 /// Why the kernel gets it, unchanged but for [`Kept::Lost`].
 #[inline(always)]
 pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
-    let ifindex = way.ifindex();
-    let port = way.port(ifindex).ok_or(Kept::Address)?;
+    let port = way.port(way.ifindex()).ok_or(Kept::Address)?;
     if port.peer != 0 {
         return bridge(way, packet, &port);
     }
@@ -266,15 +300,30 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
     let inlet = if packet.vlans == 0 {
         port
     } else {
-        way.port(way.tagged(ifindex, packet.vlans))
+        way.port(way.tagged(port.device, packet.vlans))
             .ok_or(Kept::Address)?
     };
     if !is_addressed_to(way, &inlet)? {
         return Err(Kept::Address);
     }
-    let query = check(way, packet, inlet.device)?;
-    let hop = way.next_hop(packet, &query)?;
-    let outlet = way.port(hop.device).ok_or(Kept::Port)?;
+    let query = check(way, packet)?;
+    let hop = way.next_hop(packet, inlet.device, &query)?;
+    let outlet = outlet(way, packet, hop.device)?;
+    if outlet.device == inlet.device {
+        return Err(Kept::SamePort);
+    }
+    if !way.is_at_home(outlet.port, outlet.vlans, &packet.destination) {
+        return Err(Kept::NotAtHome);
+    }
+    known_way::keep(way, packet, &query, &hop);
+    leave(way, packet, &outlet, &hop, query.transport_bytes)?;
+    Ok(outlet.port)
+}
+
+/// The device that a route names, if the frame may leave by it.
+#[inline(always)]
+fn outlet<W: Ways>(way: &W, packet: &Packet, device: u32) -> Result<Port, Kept> {
+    let outlet = way.port(device).ok_or(Kept::Port)?;
     if outlet.flags & port_flag::TAKES == 0 || outlet.peer != 0 {
         return Err(Kept::Port);
     }
@@ -285,17 +334,10 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
             return Err(Kept::Port);
         }
     }
-    if outlet.device == inlet.device {
-        return Err(Kept::SamePort);
-    }
     if way.frame_bytes().wrapping_sub(packet.network_at) > outlet.mtu {
         return Err(Kept::TooLong);
     }
-    if !way.is_at_home(outlet.port, outlet.vlans, &packet.destination) {
-        return Err(Kept::NotAtHome);
-    }
-    leave(way, packet, &outlet, &hop, query.transport_bytes)?;
-    Ok(outlet.port)
+    Ok(outlet)
 }
 
 const HEADER_BYTES: u32 = 14;
@@ -311,7 +353,7 @@ fn is_addressed_to<W: Ways>(way: &W, port: &Port) -> Result<bool, Kept> {
 
 /// Holds the packet against what only the kernel does.
 #[inline(always)]
-fn check<W: Ways>(way: &W, packet: &Packet, device: u32) -> Result<Query, Kept> {
+fn check<W: Ways>(way: &W, packet: &Packet) -> Result<Query, Kept> {
     let at = packet.network_at;
     let read = |word: Result<u32, Truncated>| word.map_err(|_| Kept::Options);
     let (service, bytes, header_bytes) = match packet.ether_type {
@@ -341,7 +383,6 @@ fn check<W: Ways>(way: &W, packet: &Packet, device: u32) -> Result<Query, Kept> 
         return Err(Kept::HopLimit);
     }
     Ok(Query {
-        device,
         service,
         bytes,
         transport_bytes: u32::from(bytes).wrapping_sub(header_bytes),
@@ -361,16 +402,12 @@ pub fn finish_checksum<F: FrameEditor>(
     at: u32,
     bytes: u32,
 ) -> Result<(), Truncated> {
-    let checksum_at = match packet.transport {
-        transport::TCP => at.wrapping_add(CHECKSUM_AT),
-        transport::UDP => at.wrapping_add(UDP_CHECKSUM_AT),
-        _ => return Ok(()),
+    let Some(offset) = checksum_at(packet) else {
+        return Ok(());
     };
+    let checksum_at = at.wrapping_add(offset);
     let found = way.u16(checksum_at)?;
-    // The pseudo-header of a TCP segment, made one of the packet's own transport.
-    let pseudo = pseudo_header(packet, bytes)
-        .wrapping_sub(u64::from(transport::TCP))
-        .wrapping_add(u64::from(packet.transport));
+    let pseudo = pseudo_header_of(packet, bytes);
     if found != fold(pseudo) {
         return Ok(());
     }
@@ -383,6 +420,24 @@ pub fn finish_checksum<F: FrameEditor>(
     let checksum = !fold(u64::from(sum).wrapping_add(u64::from(!found)));
     let checksum = if checksum == 0 { u16::MAX } else { checksum };
     way.set_u16(checksum_at, checksum)
+}
+
+/// Where the checksum stands in a transport header, of those that have a pseudo-header.
+#[inline(always)]
+const fn checksum_at(packet: &Packet) -> Option<u32> {
+    match packet.transport {
+        transport::TCP => Some(CHECKSUM_AT),
+        transport::UDP => Some(UDP_CHECKSUM_AT),
+        _ => None,
+    }
+}
+
+/// The pseudo-header of a TCP segment, made one of the packet's own transport.
+#[inline(always)]
+fn pseudo_header_of(packet: &Packet, bytes: u32) -> u64 {
+    pseudo_header(packet, bytes)
+        .wrapping_sub(u64::from(transport::TCP))
+        .wrapping_add(u64::from(packet.transport))
 }
 
 const UDP_CHECKSUM_AT: u32 = 6;
@@ -407,15 +462,25 @@ fn leave<W: Ways>(
     if transport_bytes > MAX_SUM_BYTES {
         return Err(Kept::Checksum);
     }
+    let network_at = make_room(way, packet, outlet)?;
+    let transport_at = packet
+        .transport_at
+        .wrapping_sub(packet.network_at)
+        .wrapping_add(network_at);
+    let finished = way.finish_checksum(packet, transport_at, transport_bytes);
+    finished.map_err(|_| Kept::Lost)?;
+    rewrite(way, packet, outlet, hop, network_at).map_err(|_| Kept::Lost)
+}
+
+/// Takes tags away or makes room for some; answers where the IP header stands now.
+#[inline(always)]
+fn make_room<W: Ways>(way: &mut W, packet: &Packet, outlet: &Port) -> Result<u32, Kept> {
     let network_at = HEADER_BYTES.wrapping_add(tags_bytes(outlet.vlans));
     let surplus = packet.network_at.wrapping_sub(network_at).cast_signed();
     if surplus != 0 {
         way.move_head(surplus).map_err(|_| Kept::Room)?;
     }
-    let transport_at = packet.transport_at.wrapping_sub(surplus.cast_unsigned());
-    let finished = way.finish_checksum(packet, transport_at, transport_bytes);
-    finished.map_err(|_| Kept::Lost)?;
-    rewrite(way, packet, outlet, hop, network_at).map_err(|_| Kept::Lost)
+    Ok(network_at)
 }
 
 #[inline(always)]

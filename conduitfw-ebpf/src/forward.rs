@@ -13,6 +13,7 @@ use conduitfw_common::{
     bytes::{ByteSource, Truncated},
     forward::{self, Kept, NextHop, Port, Query, REFUSED_ROW, Ways},
     judgement::Judgement,
+    known_way::KnownWay,
     packet::Packet,
     reset::FrameEditor,
     table::{ANY_VLANS, Address, GATEWAY_ZONE, InterfaceKey, SLOTS},
@@ -53,6 +54,37 @@ fn handed_now(port: u32) -> u64 {
 const NOT_SUPPORTED: i32 = -95;
 const NO_SUCH_DEVICE: i32 = -6;
 
+/// Lets a frame that passes leave, or leaves it to the kernel.
+#[inline(always)]
+pub(crate) fn send_on(context: *mut xdp_md, slot: u32) -> u32 {
+    match forward_as_before(context, slot) {
+        NO_WAY => forward(context, slot),
+        action => action,
+    }
+}
+
+/// Instead of an action: no frame like it left just now.
+const NO_WAY: u32 = u32::MAX;
+
+/// Lets a frame that passes leave by the way of the one before it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward_as_before(context: *mut xdp_md, slot: u32) -> u32 {
+    let frame = Frame::new(context);
+    let Some((_, packet)) = Kernel::new(frame) else {
+        return NO_WAY;
+    };
+    let mut way = Way {
+        frame,
+        slot: slot & 1,
+    };
+    match forward::forward_as_before(&mut way, packet) {
+        Ok(0) => NO_WAY,
+        Ok(port) => hand_over(port),
+        Err(kept) => leave_to_kernel(kept),
+    }
+}
+
 /// Lets a frame that passes leave by the way that its route names, or leaves it to the kernel.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -67,14 +99,17 @@ pub(crate) extern "C" fn forward(context: *mut xdp_md, slot: u32) -> u32 {
     };
     match forward::forward(&mut way, packet) {
         Ok(port) => hand_over(port),
-        Err(kept) => {
-            maps::count_forwarding(kept.row());
-            if matches!(kept, Kept::Lost) {
-                xdp_action::XDP_DROP
-            } else {
-                xdp_action::XDP_PASS
-            }
-        }
+        Err(kept) => leave_to_kernel(kept),
+    }
+}
+
+#[inline(always)]
+fn leave_to_kernel(kept: Kept) -> u32 {
+    maps::count_forwarding(kept.row());
+    if matches!(kept, Kept::Lost) {
+        xdp_action::XDP_DROP
+    } else {
+        xdp_action::XDP_PASS
     }
 }
 
@@ -225,11 +260,11 @@ impl Ways for Way {
     }
 
     #[inline(always)]
-    fn next_hop(&self, packet: &Packet, query: &Query) -> Result<NextHop, Kept> {
+    fn next_hop(&self, packet: &Packet, device: u32, query: &Query) -> Result<NextHop, Kept> {
         let mut lookup = Lookup {
             words: MaybeUninit::uninit(),
         };
-        lookup.ask(packet, query);
+        lookup.ask(packet, device, query);
         let bytes = size_of::<Lookup>() as i32;
         // SAFETY: the context is valid, and the helper is given the size of the record.
         let answer = unsafe {
@@ -249,8 +284,24 @@ impl Ways for Way {
     }
 
     #[inline(always)]
+    fn known_way(&mut self, row: u32) -> Option<&mut KnownWay> {
+        maps::known_way(row)
+    }
+
+    #[inline(always)]
+    fn now_ticks(&self) -> u32 {
+        // SAFETY: the helper has no arguments and no conditions.
+        (unsafe { bpf_jiffies64() }) as u32
+    }
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        maps::generation(self.slot).map_or(0, |generation| generation.number)
+    }
+
+    #[inline(always)]
     fn is_at_home(&self, ifindex: u32, vlans: u32, destination: &Address) -> bool {
-        let generation = maps::generation(self.slot).map_or(0, |generation| generation.number);
+        let generation = self.generation();
         let Some(home) = maps::home(destination) else {
             return false;
         };
@@ -301,7 +352,7 @@ impl Lookup {
     const WORDS: usize = 8;
 
     #[inline(always)]
-    fn ask(&mut self, packet: &Packet, query: &Query) {
+    fn ask(&mut self, packet: &Packet, device: u32, query: &Query) {
         let is_ipv4 = packet.ether_type == ethernet::IPV4;
         let family = if is_ipv4 { AF_INET } else { AF_INET6 };
         let [source_high, source_low] = packet.source_port.to_be_bytes();
@@ -320,7 +371,7 @@ impl Lookup {
             ([s0, s1, s2, s3], [d0, d1, d2, d3])
         };
         self.set(0, first);
-        self.set(1, [query.device, query.service]);
+        self.set(1, [device, query.service]);
         self.set(2, [source[0], source[1]]);
         self.set(3, [source[2], source[3]]);
         self.set(4, [destination[0], destination[1]]);
@@ -358,6 +409,8 @@ impl Lookup {
         // Behind the VLAN's word the two hardware addresses: source, then destination.
         let [s0, s1, s2, s3] = self.at(13).to_ne_bytes();
         let [s4, s5, d0, d1] = self.at(14).to_ne_bytes();
+        // In place of the packet's length (`mtu_result`).
+        let [_, _, mtu_0, mtu_1] = self.at(1).to_ne_bytes();
         let [d2, d3, d4, d5] = self.at(15).to_ne_bytes();
         NextHop {
             device: self.at(2),
@@ -366,6 +419,7 @@ impl Lookup {
                 u32::from_be_bytes([d4, d5, s0, s1]),
                 u32::from_be_bytes([s2, s3, s4, s5]),
             ],
+            mtu: u32::from(u16::from_ne_bytes([mtu_0, mtu_1])),
         }
     }
 }

@@ -10,6 +10,7 @@ use conduitfw_common::{
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     forward::{self, FORWARDING_ROWS, HANDED_ROW, Home, MAX_PORTS, MAX_TAGGED, Port, port_flag},
+    known_way::{self, KnownWay},
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
@@ -100,6 +101,8 @@ static TAGGED: HashMap<InterfaceKey, u32> = HashMap::with_max_entries(MAX_TAGGED
 static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_ROWS, 0);
 #[map]
 static HOMES: PerCpuArray<Home> = PerCpuArray::with_max_entries(forward::HOMES, 0);
+#[map]
+static KNOWN_WAYS: PerCpuArray<KnownWay> = PerCpuArray::with_max_entries(known_way::KNOWN_WAYS, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// What one frame leaves behind for the stages after it.
@@ -446,6 +449,12 @@ pub(crate) fn tagged(key: &InterfaceKey) -> u32 {
 #[inline(always)]
 pub(crate) fn home(address: &Address) -> Option<&'static mut Home> {
     held!(HOMES, Home::row(address))
+}
+
+/// How a frame left before.
+#[inline(always)]
+pub(crate) fn known_way(row: u32) -> Option<&'static mut KnownWay> {
+    held!(KNOWN_WAYS, row)
 }
 
 #[inline(always)]

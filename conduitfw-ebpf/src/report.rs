@@ -36,7 +36,7 @@ pub(crate) fn report(frame: Frame, judged: Result<u16, Judgement>, active: u32) 
         }
     }
     if active & ACTIVE_FAST != 0 {
-        forward::forward(frame.context(), active & ACTIVE_SLOT)
+        forward::send_on(frame.context(), active & ACTIVE_SLOT)
     } else {
         xdp_action::XDP_PASS
     }

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use conduitfw_common::bytes::{ByteSource, Truncated};
 use conduitfw_common::forward::{
-    Kept, NextHop, Port, Query, Ways, finish_checksum, forward, port_flag,
+    Kept, NextHop, Port, Query, Ways, finish_checksum, forward, forward_as_before, port_flag,
 };
+use conduitfw_common::known_way::{KNOWN_WAYS, KnownWay};
 use conduitfw_common::packet::{self, Packet};
 use conduitfw_common::reset::FrameEditor;
 use conduitfw_common::table::Address;
@@ -39,6 +40,10 @@ struct World {
     hop: Result<u32, Kept>,
     is_at_home: bool,
     has_room: bool,
+    route_mtu: u32,
+    known: HashMap<u32, KnownWay>,
+    ticks: u32,
+    generation: u32,
     asked: std::cell::Cell<Option<(u32, u16)>>,
 }
 
@@ -90,6 +95,10 @@ impl World {
             hop: Ok(OUT),
             is_at_home: true,
             has_room: true,
+            route_mtu: 1500,
+            known: HashMap::new(),
+            ticks: 7,
+            generation: 3,
             asked: std::cell::Cell::default(),
         };
         if inlet != (0, 0) {
@@ -109,7 +118,18 @@ impl World {
         let mut packet = Packet::default();
         let parsed = packet::parse(self.frame.as_slice(), length(&self.frame), &mut packet);
         assert_eq!(parsed, Ok(()));
-        forward(self, &packet)
+        match forward_as_before(self, &packet) {
+            Ok(0) => forward(self, &packet),
+            known => known,
+        }
+    }
+
+    /// Another frame; whether its way had to be asked for.
+    fn forward_another(&mut self, frame: Vec<u8>) -> (Result<u32, Kept>, bool) {
+        self.frame = frame;
+        self.asked.set(None);
+        let left = self.forward();
+        (left, self.asked.get().is_some())
     }
 }
 
@@ -173,14 +193,25 @@ impl Ways for World {
     fn tagged(&self, ifindex: u32, vlans: u32) -> u32 {
         self.tagged.get(&(ifindex, vlans)).copied().unwrap_or(0)
     }
-    fn next_hop(&self, _packet: &Packet, query: &Query) -> Result<NextHop, Kept> {
-        self.asked.set(Some((query.device, query.bytes)));
+    fn next_hop(&self, _packet: &Packet, device: u32, query: &Query) -> Result<NextHop, Kept> {
+        self.asked.set(Some((device, query.bytes)));
         let addresses = [PLC, OUTSIDE].concat();
         let mut words = addresses.chunks(4).map(word);
         Ok(NextHop {
             device: self.hop?,
             addresses: std::array::from_fn(|_| words.next().unwrap_or(0)),
+            mtu: self.route_mtu,
         })
+    }
+    fn known_way(&mut self, row: u32) -> Option<&mut KnownWay> {
+        assert!(row < KNOWN_WAYS);
+        Some(self.known.entry(row).or_default())
+    }
+    fn now_ticks(&self) -> u32 {
+        self.ticks
+    }
+    fn generation(&self) -> u32 {
+        self.generation
     }
     fn is_at_home(&self, _ifindex: u32, _vlans: u32, _destination: &Address) -> bool {
         self.is_at_home
@@ -380,6 +411,129 @@ fn what_only_the_kernel_does_is_left_to_it_unchanged() {
         assert_eq!(world.forward(), Err(wanted));
         assert_eq!(world.frame, before, "{wanted:?}");
     }
+}
+
+#[test]
+fn a_frame_like_the_one_before_leaves_alike_without_a_question() {
+    for pair in [V4, V6] {
+        for inlet in TAGS {
+            for outlet in TAGS {
+                for kind in &kinds(pair)[..3] {
+                    let frame = tagged(kind.clone().macs(HMI, INSIDE), inlet).build();
+                    let mut world = World::new(frame.clone(), inlet, outlet);
+                    assert_eq!(world.forward(), Ok(OUT));
+                    let first = world.frame.clone();
+                    assert_eq!(world.forward_another(frame), (Ok(OUT), false));
+                    assert_eq!(world.frame, first);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_a_route_may_depend_on_is_asked_for_anew() {
+    let hmi = |port| (V4.0, port);
+    let like = |one, other| {
+        frames::tcp(one, other)
+            .flags(PSH | ACK)
+            .payload(*b"an odd one")
+            .macs(HMI, INSIDE)
+    };
+    let plain = || like(hmi(40_000), (V4.1, 502));
+    let mut type_of_service = plain().build();
+    type_of_service[15] = 0xb8;
+    let six = |frame: Frame| frame.macs(HMI, INSIDE).build();
+    let mut flow_label = six(kinds(V6)[0].clone());
+    flow_label[17] = 1;
+    let echo = six(kinds(V4)[3].clone());
+    let others = [
+        like(hmi(40_001), (V4.1, 502)).build(),
+        like(hmi(40_000), (V4.1, 503)).build(),
+        like(hmi(502), (V4.1, 40_000)).build(),
+        like((V4.1, 40_000), (V4.0, 502)).build(),
+        like(hmi(40_000), ([10, 20, 0, 11].into(), 502)).build(),
+        like(([10, 10, 0, 6].into(), 40_000), (V4.1, 502)).build(),
+        frames::udp(hmi(40_000), (V4.1, 502))
+            .macs(HMI, INSIDE)
+            .build(),
+        plain().vlan(10).build(),
+        type_of_service,
+        six(kinds(V6)[0].clone()),
+        flow_label,
+        echo.clone(),
+        // An echo has more that tells it apart: it is never kept.
+        echo,
+    ];
+    let mut world = World::new(plain().build(), (10, 0), (0, 0));
+    assert_eq!(world.forward(), Ok(OUT));
+    for (number, other) in others.into_iter().enumerate() {
+        assert_eq!(
+            world.forward_another(other),
+            (Ok(OUT), true),
+            "frame {number}"
+        );
+    }
+    let frame = || plain().build();
+    assert_eq!(world.forward_another(frame()).0, Ok(OUT));
+    assert_eq!(world.forward_another(frame()), (Ok(OUT), false));
+    world.ticks += 1;
+    assert_eq!(world.forward_another(frame()), (Ok(OUT), true));
+    assert_eq!(world.forward_another(frame()), (Ok(OUT), false));
+    world.generation += 1;
+    assert_eq!(world.forward_another(frame()), (Ok(OUT), true));
+}
+
+#[test]
+fn neighbouring_ports_and_both_directions_have_rows_of_their_own() {
+    let mut rows = std::collections::HashSet::new();
+    for port in 49_152..49_152 + 512 {
+        for (source_port, destination_port) in [(port, 502), (502, port)] {
+            rows.insert(KnownWay::row(&Packet {
+                source_port,
+                destination_port,
+                ..Packet::default()
+            }));
+        }
+    }
+    assert_eq!(rows.len(), 1024);
+}
+
+#[test]
+fn a_known_way_does_not_carry_what_the_kernel_has_to_see() {
+    let frame = || kinds(V4)[0].clone().macs(HMI, INSIDE);
+    let world = || {
+        let mut world = World::new(frame().build(), (0, 0), (0, 0));
+        assert_eq!(world.forward(), Ok(OUT));
+        world
+    };
+    let of = |frame: Frame| world().forward_another(frame.build()).0;
+    assert_eq!(of(frame().hop_limit(1)), Err(Kept::HopLimit));
+    assert_eq!(of(frame().ipv4_options(&[1, 1, 1, 1])), Err(Kept::Options));
+    assert_eq!(of(frame().macs(HMI, PLC)), Err(Kept::Address));
+    assert_eq!(of(frame().vlan(0)), Err(Kept::Address));
+    let mut deaf = world();
+    deaf.ports.get_mut(&OUT).unwrap().flags = 0;
+    assert_eq!(deaf.forward_another(frame().build()).0, Err(Kept::Port));
+    let mut small = world();
+    small.ports.get_mut(&OUT).unwrap().mtu = 40;
+    assert_eq!(small.forward_another(frame().build()).0, Err(Kept::TooLong));
+    // The route may carry less than its device: a longer packet has to be asked for.
+    let mut narrow = World::new(frame().build(), (0, 0), (0, 0));
+    narrow.route_mtu = 60;
+    assert_eq!(narrow.forward(), Ok(OUT));
+    narrow.hop = Err(Kept::TooLong);
+    let longer = narrow.forward_another(frame().payload([0; 100]).build());
+    assert_eq!(longer, (Err(Kept::TooLong), true));
+    // A policy of no number is none.
+    let mut without = World::new(frame().build(), (0, 0), (0, 0));
+    without.generation = 0;
+    assert_eq!(without.forward(), Ok(OUT));
+    assert_eq!(
+        without.forward_another(frame().build()),
+        (Ok(OUT), true),
+        "a free row"
+    );
 }
 
 #[test]
