@@ -29,7 +29,6 @@ pub mod forward;
 pub mod inspect;
 pub mod judge;
 pub mod judgement;
-pub mod known_way;
 pub mod modbus;
 pub mod packet;
 pub mod platform;

@@ -11,9 +11,8 @@ use aya_ebpf::{
 };
 use conduitfw_common::{
     bytes::{ByteSource, Truncated},
-    forward::{self, Kept, NextHop, Port, Query, REFUSED_ROW, Ways},
+    forward::{self, Kept, KnownWay, NextHop, Port, Query, REFUSED_ROW, Ways},
     judgement::Judgement,
-    known_way::KnownWay,
     packet::Packet,
     reset::FrameEditor,
     table::{ANY_VLANS, Address, GATEWAY_ZONE, InterfaceKey, SLOTS},

@@ -9,8 +9,9 @@ use conduitfw_common::{
     event::Trace,
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
-    forward::{self, FORWARDING_ROWS, HANDED_ROW, Home, MAX_PORTS, MAX_TAGGED, Port, port_flag},
-    known_way::{self, KnownWay},
+    forward::{
+        self, FORWARDING_ROWS, HANDED_ROW, Home, KnownWay, MAX_PORTS, MAX_TAGGED, Port, port_flag,
+    },
     packet::Packet,
     platform::{FlowTable, Workspace},
     table::{
@@ -102,7 +103,7 @@ static FORWARDING: PerCpuArray<u64> = PerCpuArray::with_max_entries(FORWARDING_R
 #[map]
 static HOMES: PerCpuArray<Home> = PerCpuArray::with_max_entries(forward::HOMES, 0);
 #[map]
-static KNOWN_WAYS: PerCpuArray<KnownWay> = PerCpuArray::with_max_entries(known_way::KNOWN_WAYS, 0);
+static KNOWN_WAYS: PerCpuArray<KnownWay> = PerCpuArray::with_max_entries(forward::KNOWN_WAYS, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// What one frame leaves behind for the stages after it.

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use conduitfw_common::bytes::{ByteSource, Truncated};
 use conduitfw_common::forward::{
-    Kept, NextHop, Port, Query, Ways, finish_checksum, forward, forward_as_before, port_flag,
+    KNOWN_WAYS, Kept, KnownWay, NextHop, Port, Query, Ways, finish_checksum, forward,
+    forward_as_before, port_flag,
 };
-use conduitfw_common::known_way::{KNOWN_WAYS, KnownWay};
 use conduitfw_common::packet::{self, Packet};
 use conduitfw_common::reset::FrameEditor;
 use conduitfw_common::table::Address;

@@ -4,7 +4,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::forward::{NextHop, Query, Ways};
+use super::{NextHop, Query, Ways};
 use crate::packet::{Packet, transport};
 use crate::table::Address;
 
