@@ -13,7 +13,7 @@ use conduitfw_tests::load::retransmissions;
 use serde_json::Value;
 
 use crate::cases::median;
-use crate::peers::{Clients, Load, Server, unpin};
+use crate::peers::{Clients, Load, Server, pin, unpin};
 use crate::policy::{Extent, Policy};
 use crate::rates::Range;
 use crate::report::{ControlRow, Report};
@@ -199,9 +199,12 @@ fn start(figures: &mut Figures<'_>, rounds: usize, policy: &str) -> Result<()> {
 fn events(figures: &mut Figures<'_>, floors: &Path, registers: bool) -> Result<()> {
     let mut range = Range::build(gateway::DROPS, floors, registers)?;
     let before = Account::of(&range)?;
+    let processors = figures.report.machine.processors;
+    pin(0, processors.max(1) - 1)?;
     let began = Instant::now();
     range.blast(DENIALS)?;
     let took = began.elapsed().as_secs_f64();
+    unpin(0, processors)?;
     let mut after = Account::of(&range)?;
     while after.delivered + after.lost < before.delivered + before.lost + f64::from(DENIALS)
         && began.elapsed() < Duration::from_secs(10)

@@ -11,6 +11,7 @@ mod builder;
 mod cases;
 mod control;
 mod frames;
+mod links;
 mod machine;
 mod pacer;
 mod page;
@@ -27,6 +28,7 @@ mod talk;
 mod targets;
 mod time;
 mod tuning;
+mod wires;
 mod worst;
 
 use std::fs;

@@ -19,7 +19,7 @@ use crate::script::{
     ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BLOCK_SHIFT, BLOCKS, BYTES, CLOCKED,
     DEPTH_SHIFT, FIELDS, FLOW_MASK, FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY, IS_TCP, LAST_NS,
     PORT, SCRIPT_WORDS, STATE_WORDS, TAIL, TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS,
-    TEMPLATES, TRANSPORT_AT, WORDS,
+    TEMPLATES, TRANSPORT_AT, WIRES, WORDS,
 };
 
 /// Frames that a sender lets go before those behind it are served.
@@ -253,6 +253,16 @@ impl Pacer {
         let map = self.ebpf.map("YARD_COUNT").context("no YARD_COUNT")?;
         let count: PerCpuArray<&MapData, u64> = map.try_into()?;
         Ok(count.get(&0, 0)?.iter().sum())
+    }
+
+    /// From now on `wire` carries frames from either interface to the other.
+    pub(crate) fn join(&mut self, one: u32, other: u32) -> Result<()> {
+        let (row, other_row) = (one & (WIRES - 1), other & (WIRES - 1));
+        ensure!(row != other_row, "interfaces {one} and {other} share a row");
+        let map = self.ebpf.map_mut("YARD_WIRES").context("no YARD_WIRES")?;
+        let mut wires: Array<&mut MapData, u32> = map.try_into()?;
+        wires.set(row, other, 0)?;
+        Ok(wires.set(other_row, one, 0)?)
     }
 
     /// From now on frames go to this program.

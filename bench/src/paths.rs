@@ -10,6 +10,7 @@ use crate::peers::{Clients, Load, Server, pin, unpin, urgent};
 use crate::report::{PathRow, Report};
 use crate::site::{CLIENT, SERVER, Site, existing};
 use crate::targets::{gateway, load};
+use crate::wires::Wires;
 
 /// The gateways, bare forwarding first.
 const GATEWAYS: [&str; 6] = [
@@ -31,6 +32,21 @@ const LOADS: [(&str, Load, bool); 6] = [
     (load::CONNECTIONS_32, of(32, 1), false),
     (load::CONNECTIONS_1000, of(1000, 1), false),
 ];
+
+/// The same on veth alone, where XDP has to copy what it is given.
+const LOADS_ON_VETH: [(&str, Load, bool); 2] = [
+    (load::LOCK_STEP_ON_VETH, of(1, 1), true),
+    (load::OUTSTANDING_32_ON_VETH, of(2, 16), false),
+];
+
+/// What is between hosts and gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Between {
+    /// What hands the gateway its frames as a network card does.
+    Wires,
+    /// A veth alone.
+    Veth,
+}
 
 /// Slices of a round. What else the machine does changes from second to second: gateways that are to
 /// be compared take turns faster than that.
@@ -57,6 +73,7 @@ pub(crate) struct Field {
     /// In the order that they were named.
     pub(crate) sites: Vec<Site>,
     servers: Vec<Server>,
+    _wires: Vec<Wires>,
     processors: usize,
 }
 
@@ -67,17 +84,23 @@ impl Field {
         floors: &Path,
         registers: bool,
         processors: usize,
+        between: Between,
     ) -> Result<Self> {
         let mut sites = Vec::new();
         let mut servers = Vec::new();
+        let mut wires = Vec::new();
         for name in existing(names) {
             let site = Site::build(name, floors, registers).context(name)?;
+            if between == Between::Wires {
+                wires.push(Wires::lay(&site.lab, floors).context(name)?);
+            }
             servers.push(Server::start(site.lab.host("control")?, SERVER)?);
             sites.push(site);
         }
         Ok(Self {
             sites,
             servers,
+            _wires: wires,
             processors: processors.max(1),
         })
     }
@@ -113,8 +136,19 @@ impl Field {
 /// Every load through every gateway, in turns.
 pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Result<()> {
     eprintln!("==> paths: {} rounds", report.rounds);
-    let field = Field::build(&GATEWAYS, floors, registers, report.machine.processors)?;
-    for (name, load, is_shared) in LOADS {
+    for (between, loads) in [
+        (Between::Wires, &LOADS[..]),
+        (Between::Veth, &LOADS_ON_VETH[..]),
+    ] {
+        let processors = report.machine.processors;
+        let field = Field::build(&GATEWAYS, floors, registers, processors, between)?;
+        run(report, &field, loads)?;
+    }
+    Ok(())
+}
+
+fn run(report: &mut Report, field: &Field, loads: &[(&'static str, Load, bool)]) -> Result<()> {
+    for (name, load, is_shared) in loads.iter().copied() {
         eprintln!("    {name}");
         field.pin(is_shared)?;
         let mut clients = field.connect(load).context(name)?;

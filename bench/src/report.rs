@@ -150,12 +150,6 @@ pub(crate) struct RateRow {
     /// Nanoseconds of a frame, from the sender to the receiver.
     #[serde(default)]
     pub(crate) ns: f64,
-    /// The same without the sender and the way into the gateway, which the plain drop has as well.
-    #[serde(default)]
-    pub(crate) own_ns: f64,
-    /// Ratio to bare forwarding, both without the sender.
-    #[serde(default)]
-    pub(crate) own_ratio: Option<f64>,
 }
 
 /// A figure of the controller.
@@ -373,21 +367,10 @@ impl Report {
                 format!("{:.0}-{:.0}", row.min, row.max),
                 format!("{:.3}", row.ratio),
                 format!("{:.0}", row.ns),
-                format!("{:.0}", row.own_ns),
-                row.own_ratio
-                    .map_or(String::new(), |ratio| format!("{ratio:.3}")),
             ]
         };
         let rows: Vec<_> = self.rates.iter().map(row).collect();
-        let heads = [
-            "gateway",
-            "frames/s",
-            "rounds",
-            "ratio",
-            "ns",
-            "without sender",
-            "ratio without",
-        ];
+        let heads = ["gateway", "frames/s", "rounds", "ratio", "ns"];
         table(&heads, &rows)
     }
 

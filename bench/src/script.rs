@@ -69,6 +69,9 @@ pub(crate) const CLOCKED: usize = 8;
 /// Script: frames of a block, as a power of two.
 pub(crate) const BLOCK_SHIFT: usize = 9;
 
+/// Rows of the ends of wires, a power of two.
+pub(crate) const WIRES: u32 = 1024;
+
 /// Blocks of frames in one run, each with times of its own: a run takes long to begin. A power of
 /// two; what comes behind the last belongs to the last.
 pub(crate) const BLOCKS: u32 = 8;

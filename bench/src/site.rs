@@ -44,6 +44,8 @@ table inet bench {
 }
 ";
 
+/// Flows that a yardstick can follow.
+const FLOWS: u32 = 8192;
 /// Room for the connections of all rounds: those that were closed are remembered for a minute.
 const LIMITS: &str = "[settings.limits]\ninspected_flows = 32768\n";
 /// Frames go on without the kernel's network stack.
@@ -86,6 +88,7 @@ impl Site {
         let yardstick = match name {
             gateway::PASSING => Some(attach(&lab, floors, "nothing", &["eth0", "eth1"])?),
             gateway::REDIRECTING => Some(attach(&lab, floors, "forward", &["eth0", "eth1"])?),
+            gateway::FOLLOWING => Some(attach(&lab, floors, "follow", &["eth0", "eth1"])?),
             gateway::PLAIN_DROP => Some(attach(&lab, floors, "drop", &["eth0"])?),
             _ => None,
         };
@@ -135,7 +138,7 @@ fn load_rules(lab: &Lab, rules: &str) -> Result<()> {
 
 /// One of the yardsticks on interfaces of the gateway.
 fn attach(lab: &Lab, floors: &Path, name: &str, interfaces: &[&str]) -> Result<Pacer> {
-    let mut pacer = Pacer::load(floors, 2, 2)?;
+    let mut pacer = Pacer::load(floors, 2, FLOWS)?;
     let program = pacer.program(name)?;
     for interface in interfaces {
         lab.gateway()

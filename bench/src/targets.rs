@@ -6,10 +6,14 @@ use crate::report::{FLOOR, Report, TargetRow};
 pub(crate) mod load {
     /// One transaction at a time, client and server on one processor.
     pub(crate) const LOCK_STEP: &str = "lock step, one core";
+    /// The same on veth alone.
+    pub(crate) const LOCK_STEP_ON_VETH: &str = "lock step, one core, plain veth";
     /// Many requests on their way at once.
     pub(crate) const OUTSTANDING_16: &str = "16 outstanding";
     /// The same, twice as many.
     pub(crate) const OUTSTANDING_32: &str = "32 outstanding";
+    /// The same on veth alone.
+    pub(crate) const OUTSTANDING_32_ON_VETH: &str = "32 outstanding, plain veth";
     /// The same, client and server on one processor.
     pub(crate) const OUTSTANDING_32_ONE_CORE: &str = "32 outstanding, one core";
     /// Many clients.
@@ -24,6 +28,8 @@ pub(crate) mod gateway {
     pub(crate) const BARE: &str = "bare forwarding";
     /// An XDP program that does nothing: what any firewall in XDP costs on these interfaces.
     pub(crate) const PASSING: &str = "XDP program that only passes";
+    /// An XDP program that does what every stateful firewall has to: the floor, on a gateway.
+    pub(crate) const FOLLOWING: &str = "XDP program that parses and looks a flow up";
     /// An XDP program that asks the routing table and sends frames on: what fast forwarding costs
     /// without a firewall.
     pub(crate) const REDIRECTING: &str = "XDP program that only redirects";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::paths::{Field, percentiles};
+use crate::paths::{Between, Field, percentiles};
 use crate::peers::Load;
 use crate::report::{Report, TimeRow};
 use crate::targets::gateway;
@@ -29,7 +29,13 @@ const PACES: [(u32, Duration); 2] = [
 /// One client that asks at an even pace, through every gateway in turn.
 pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Result<()> {
     eprintln!("==> time: {} rounds", report.rounds);
-    let field = Field::build(&GATEWAYS, floors, registers, report.machine.processors)?;
+    let field = Field::build(
+        &GATEWAYS,
+        floors,
+        registers,
+        report.machine.processors,
+        Between::Wires,
+    )?;
     // Client and server have a processor each: the one sleeps while the other works.
     field.pin(false)?;
     let load = Load {

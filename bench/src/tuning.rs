@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cases::median;
-use crate::paths::{Field, percentiles};
+use crate::paths::{Between, Field, percentiles};
 use crate::peers::Load;
 use crate::report::{Report, TuningRow};
 use crate::site::Site;
@@ -56,7 +56,13 @@ const SLICE: Duration = Duration::from_millis(150);
 
 /// Every setting with every load, in turns.
 pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Result<()> {
-    let field = Field::build(&GATEWAYS, floors, registers, report.machine.processors)?;
+    let field = Field::build(
+        &GATEWAYS,
+        floors,
+        registers,
+        report.machine.processors,
+        Between::Veth,
+    )?;
     for (load, connections, outstanding, pace, is_shared) in LOADS {
         eprintln!("    {load}");
         field.pin(is_shared)?;

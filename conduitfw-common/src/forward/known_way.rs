@@ -94,7 +94,7 @@ const fn kind(packet: &Packet) -> u32 {
 
 /// The way of a packet, if one like it left in this tick; else device 0, which is none.
 #[inline(always)]
-pub fn recall<W: Ways>(way: &mut W, packet: &Packet, query: &Query) -> NextHop {
+pub(super) fn recall<W: Ways>(way: &mut W, packet: &Packet, query: &Query) -> NextHop {
     let (ifindex, ticks, generation) = (way.ifindex(), way.now_ticks(), way.generation());
     let Ok(first) = way.u64(0) else {
         return NextHop::default();
@@ -121,7 +121,7 @@ pub fn recall<W: Ways>(way: &mut W, packet: &Packet, query: &Query) -> NextHop {
 
 /// Keeps the way of a packet that is to leave.
 #[inline(always)]
-pub fn keep<W: Ways>(way: &mut W, packet: &Packet, query: &Query, hop: &NextHop) {
+pub(super) fn keep<W: Ways>(way: &mut W, packet: &Packet, query: &Query, hop: &NextHop) {
     if !matches!(packet.transport, transport::TCP | transport::UDP) {
         // Other packets have more that tells them apart.
         return;

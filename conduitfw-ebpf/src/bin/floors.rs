@@ -38,7 +38,7 @@ use script::{
     ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BLOCK_SHIFT, BLOCKS, BYTES, CLOCKED,
     COUNT, DEPTH_SHIFT, FIELDS, FLOW_MASK, FLOWS, FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY,
     IS_TCP, LAST_NS, LAST_TEMPLATE, PORT, PORTS_SHIFT, SCRIPT_WORDS, STATE_WORDS, TAIL,
-    TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS, TEMPLATES, TRANSPORT_AT, WORDS,
+    TEMPLATE_MASK, TEMPLATE_SHIFT, TEMPLATE_WORDS, TEMPLATES, TRANSPORT_AT, WIRES, WORDS,
 };
 
 use verifier::{hidden, masked};
@@ -72,6 +72,9 @@ static YARD_TIMES: Array<[u64; 2]> = Array::with_max_entries(BLOCKS * TEMPLATES,
 /// Frames that `count` saw.
 #[map]
 static YARD_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// The other end of a wire, by the lower bits of an interface's index.
+#[map]
+static YARD_WIRES: Array<u32> = Array::with_max_entries(WIRES, 0);
 
 /// The frame's memory; every access is checked against its end.
 #[derive(Clone, Copy)]
@@ -139,6 +142,18 @@ pub fn count(_context: XdpContext) -> u32 {
         unsafe { *count += 1 };
     }
     xdp_action::XDP_DROP
+}
+
+/// A wire: what comes in at one end goes out at the other.
+#[xdp]
+pub fn wire(context: XdpContext) -> u32 {
+    // SAFETY: the kernel passes a valid context.
+    let ifindex = unsafe { (*context.as_ptr().cast::<xdp_md>()).ingress_ifindex };
+    match YARD_WIRES.get(ifindex & (WIRES - 1)) {
+        // SAFETY: the helper checks its arguments.
+        Some(other) => (unsafe { bpf_redirect(*other, 0) }) as u32,
+        None => xdp_action::XDP_DROP,
+    }
 }
 
 /// The least that forwards without the kernel's stack: asks the routing table and sends the frame on.
@@ -210,6 +225,18 @@ pub fn lookup(context: XdpContext) -> u32 {
         }
         None => xdp_action::XDP_DROP,
     }
+}
+
+/// The floor on a gateway: parses, looks the flow up, enters it the first time, and lets every frame pass.
+#[xdp]
+pub fn follow(context: XdpContext) -> u32 {
+    if let Some(key) = key(Frame(context.as_ptr().cast()))
+        && YARD_FLOWS.get_ptr_mut(key).is_none()
+    {
+        // Without room the next frame tries again.
+        let _ = YARD_FLOWS.insert(key, [1; 8], 0);
+    }
+    xdp_action::XDP_PASS
 }
 
 /// Parses and enters a flow.
