@@ -33,10 +33,11 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u
     let workspace = p.workspace();
     workspace.slot = slot;
     workspace.generation = number;
-    workspace.operation.fields = 0;
-    if !is_told {
-        workspace.denied.fields = 0;
+    if is_told {
+        return Err(judgement);
     }
+    workspace.operation.fields = 0;
+    workspace.denied.fields = 0;
     workspace.neutralised = 0;
     workspace.doubted = 0;
     let judgement = long_way(p, packet, judgement);

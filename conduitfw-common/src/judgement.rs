@@ -160,7 +160,8 @@ impl Judgement {
         reason == 0 || reason >= PARSED
     }
 
-    /// The same, with the operation that is denied in the workspace already.
+    /// The same, of a conduit that is enforced, with the operation that is denied in the workspace and no
+    /// flow held any more: nothing is left to be done but to report it.
     #[inline(always)]
     pub const fn told(self) -> Self {
         Self(self.0 | TOLD)

@@ -7,7 +7,6 @@ use crate::event::{EventOperation, field};
 use crate::platform::Platform;
 
 use super::function::FunctionCode;
-use super::request::last_of;
 
 /// A plain request, as it stands in the frame.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -61,10 +60,13 @@ impl Asked {
         })
     }
 
-    /// The last register or coil.
+    /// The last register or coil. Of a request for none it is the one before the first, which is allowed
+    /// wherever the first is; before 0 it is none that any rule reaches, and the request is not plain.
     #[inline(always)]
     pub(super) fn last(&self) -> u32 {
-        last_of(self.address, self.quantity)
+        u32::from(self.address)
+            .wrapping_add(u32::from(self.quantity))
+            .wrapping_sub(1)
     }
 
     /// What is asked for, to tell of it.

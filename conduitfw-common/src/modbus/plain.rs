@@ -43,7 +43,8 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     let (index, serial) = (entry.stream.wrapping_sub(1), entry.serial);
     let (due, acknowledged) = (entry.request.next, entry.request.acknowledged);
     let (generation, rule_set) = (entry.generation, entry.rule_set);
-    let limit = u32::from(entry.outstanding);
+    // The frame's own time, as the short way noted it.
+    let (limit, now) = (u32::from(entry.outstanding), low(entry.last_seen_ticks));
     let Some(row) = p.stream_pointer(index) else {
         return Judgement::INSPECT;
     };
@@ -65,7 +66,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
         generation,
         rule_set,
         limit,
-        now: low(p.now_ticks()),
+        now,
     };
     let taken = run.judge(p, packet.payload_at, due, packet.payload_bytes);
     if taken != packet.payload_bytes {
@@ -116,6 +117,10 @@ fn refuse<P: Platform>(
         p.workspace().operation = told;
         p.judged(reason.number());
     }
+    let Some(entry) = p.flow_at(flow) else {
+        return Judgement::INSPECT;
+    };
+    P::let_go(entry);
     Judgement::deny(reason, conduit)
         .going(Direction::Request)
         .told()

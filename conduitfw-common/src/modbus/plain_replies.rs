@@ -47,6 +47,8 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     }
     let (index, serial) = (entry.stream.wrapping_sub(1), entry.serial);
     let (due, conduit) = (entry.reply.next, entry.conduit);
+    // The frame's own time, as the short way noted it.
+    let now = low(entry.last_seen_ticks);
     let Some(row) = p.stream_pointer(index) else {
         return Judgement::INSPECT_REPLY;
     };
@@ -56,7 +58,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     if packet.sequence != due || !is_of(stream, place, serial) || stream.reply_start != due {
         return Judgement::INSPECT_REPLY;
     }
-    let taken = run(p, row, packet.payload_at, packet.payload_bytes, conduit);
+    let taken = run(p, row, packet, conduit, now);
     if taken < packet.payload_bytes {
         p.workspace().plain_bytes = taken;
         return Judgement::INSPECT_REPLY;
@@ -73,11 +75,17 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     Judgement::pass(conduit).going(Direction::Reply)
 }
 
-/// Judges the replies in `bytes` bytes of the frame from `at` on. Answers the bytes of those that are
+/// Judges the replies in the segment. Answers the bytes of those that are
 /// plain, which may be more than are there.
 #[inline(always)]
-fn run<P: Platform>(p: &mut P, row: P::StreamPointer, at: u32, bytes: u32, conduit: u16) -> u32 {
-    let now = low(p.now_ticks());
+fn run<P: Platform>(
+    p: &mut P,
+    row: P::StreamPointer,
+    packet: &Packet,
+    conduit: u16,
+    now: u32,
+) -> u32 {
+    let (at, bytes) = (packet.payload_at, packet.payload_bytes);
     let mut taken = 0_u32;
     for _ in 0..OUTSTANDING {
         if bytes < taken.wrapping_add(HEAD_BYTES) {
