@@ -211,6 +211,14 @@ impl Stage {
         Ok(comes_out(judged, frame))
     }
 
+    /// A frame is sent; what becomes of it.
+    ///
+    /// # Errors
+    /// When the data planes differ.
+    pub fn becomes_of(&mut self, frame: &[u8]) -> Result<Option<Want>> {
+        Ok(Want::of(&self.judge(frame)?, frame))
+    }
+
     fn judge(&mut self, frame: &[u8]) -> Result<Judged> {
         let now = self.now;
         match self.twin()?.send(frame, now)? {
