@@ -150,7 +150,8 @@ beginning to the next belongs to the frame before. The same script is timed with
 behind it in the same round, and that is taken off; what an empty program costs in the plain loop of a
 test run is added to every case alike, the floors included. For a frame that may be repeated (an ACK)
 the plain loop and the script agree. After each sample the counters must say that all frames met the
-fate that the case is about. The same object loaded twice differs by up to 5%: where its maps lie.
+fate that the case is about. The same object loaded twice differs by up to a sixth, by where the kernel
+puts it and its maps: after every second round all is loaded anew.
 
 **Floors** are our own programs: one that only returns, one that parses, one that parses and looks the
 flow up in an LRU hash (*the* floor of the ratios), the same over 1k and 64k flows, one that parses and
