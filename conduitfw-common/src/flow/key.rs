@@ -82,17 +82,17 @@ fn hash_low(transport: u8, low: u64, high: u64, settings: &Settings) -> u64 {
 #[inline(always)]
 fn hash_high(packet: &Packet, is_level: bool, swap: bool, settings: &Settings) -> u64 {
     let [.., k5, k6, k7, k8, k9, k10, _] = &settings.hash_keys;
-    let [s0, s1, s2, _] = packet.source;
-    let [d0, d1, d2, _] = packet.destination;
     let swap = if is_level {
+        let ([s0, s1, s2, _], [d0, d1, d2, _]) = (packet.source, packet.destination);
         (join32(s0, s1), s2) > (join32(d0, d1), d2)
     } else {
         swap
     };
+    // By reference: the words are chosen at once, and not one by one.
     let (l, h) = if swap {
-        ([d0, d1, d2], [s0, s1, s2])
+        (&packet.destination, &packet.source)
     } else {
-        ([s0, s1, s2], [d0, d1, d2])
+        (&packet.source, &packet.destination)
     };
     k5.wrapping_mul(u64::from(l[0]))
         .wrapping_add(k6.wrapping_mul(u64::from(l[1])))

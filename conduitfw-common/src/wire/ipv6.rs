@@ -5,7 +5,7 @@ use zerocopy::native_endian;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::bytes::Headers;
-use crate::packet::Packet;
+use crate::packet::{Packet, transport};
 use crate::verdict::Reason;
 
 /// The fixed header.
@@ -58,7 +58,13 @@ pub(crate) fn parse<B: Headers + ?Sized>(
     {
         return Err(Reason::BadIpv6Header);
     }
+    packet.packet_end = end;
     let mut at = start.wrapping_add(HEADER_BYTES);
+    // Nearly every packet.
+    if matches!(next, transport::TCP | transport::UDP) {
+        packet.transport_at = at;
+        return Ok(());
+    }
     for _ in 0..MAXIMUM_EXTENSIONS {
         match next {
             HOP_BY_HOP | DESTINATION_OPTIONS => {
@@ -84,10 +90,7 @@ pub(crate) fn parse<B: Headers + ?Sized>(
         | AUTHENTICATION
         | NO_NEXT_HEADER
         | MOBILITY => Err(Reason::Ipv6ExtensionNotAllowed),
-        _ => {
-            packet.packet_end = end;
-            Ok(())
-        }
+        _ => Ok(()),
     }
 }
 
