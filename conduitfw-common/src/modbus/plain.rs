@@ -68,10 +68,18 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
         limit,
         now,
     };
-    let taken = run.judge(p, packet.payload_at, due, packet.payload_bytes);
-    if taken != packet.payload_bytes {
-        p.workspace().plain_bytes = taken;
-        return refuse(p, flow, &run, packet);
+    // Nearly every segment is one request; by itself, for what a loop keeps from one round to the next
+    // costs.
+    if packet.payload_bytes == REQUEST_BYTES {
+        if !run.judge_one(p, packet.payload_at, due) {
+            return refuse(p, flow, &run, packet);
+        }
+    } else {
+        let taken = run.judge_all(p, packet.payload_at, due, packet.payload_bytes);
+        if taken != packet.payload_bytes {
+            p.workspace().plain_bytes = taken;
+            return Judgement::INSPECT;
+        }
     }
     if let Some(stream) = p.stream_at(row) {
         stream.adu_start = data_end;
@@ -85,9 +93,9 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     judgement
 }
 
-/// A segment that is not all plain and allowed: of one plain request for a unit or with a function that no
-/// rule allows it is known what becomes, as [`crate::inspect`] has it, where denied segments are dropped.
-/// Whoever floods the gateway with those is not to cost it more than he must.
+/// A segment as long as one request, which is not plain and allowed: of a plain one for a unit or with a
+/// function that no rule allows it is known what becomes, as [`crate::inspect`] has it, where denied segments
+/// are dropped. Whoever floods the gateway with those is not to cost it more than he must.
 #[inline(always)]
 fn refuse<P: Platform>(
     p: &mut P,
@@ -99,10 +107,7 @@ fn refuse<P: Platform>(
         return Judgement::INSPECT;
     };
     let conduit = entry.conduit;
-    if packet.payload_bytes != REQUEST_BYTES
-        || entry.on_deny != Verdict::Drop.number()
-        || entry.observe != 0
-    {
+    if entry.on_deny != Verdict::Drop.number() || entry.observe != 0 {
         return Judgement::INSPECT;
     }
     let Some(asked) = Asked::read(p, packet.payload_at) else {
@@ -162,17 +167,13 @@ impl<R: Copy> Run<R> {
     /// Judges the requests in `bytes` bytes of the frame from `at` on, the first of which has this
     /// sequence number. Answers the bytes of those that are plain and allowed.
     #[inline(always)]
-    fn judge<P: Platform<StreamPointer = R>>(
+    fn judge_all<P: Platform<StreamPointer = R>>(
         &self,
         p: &mut P,
         at: u32,
         sequence: u32,
         bytes: u32,
     ) -> u32 {
-        // Nearly every segment; by itself, for what a loop keeps from one round to the next costs.
-        if bytes == REQUEST_BYTES {
-            return self.judge_one(p, at, sequence);
-        }
         let mut taken = 0_u32;
         let mut known = Known::NOTHING;
         for _ in 0..OUTSTANDING {
@@ -188,20 +189,20 @@ impl<R: Copy> Run<R> {
         taken
     }
 
-    /// The same for a segment of one.
+    /// Judges the one request of a segment: whether it is plain and allowed.
     #[inline(always)]
-    fn judge_one<P: Platform<StreamPointer = R>>(&self, p: &mut P, at: u32, sequence: u32) -> u32 {
+    fn judge_one<P: Platform<StreamPointer = R>>(&self, p: &mut P, at: u32, sequence: u32) -> bool {
         let Some(asked) = Asked::read(p, at) else {
-            return 0;
+            return false;
         };
         let Some(interval) = self.interval_of(p, asked.unit, asked.function, asked.address) else {
-            return 0;
+            return false;
         };
         if asked.last() > u32::from(interval.reach) || !self.remember(p, &asked, sequence) {
-            return 0;
+            return false;
         }
         p.count_rule(interval.rule, 1);
-        REQUEST_BYTES
+        true
     }
 
     /// Judges the request that begins at `at` of the frame.
