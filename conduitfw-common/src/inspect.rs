@@ -42,7 +42,7 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
         Err(reason) => {
             let workspace = p.workspace();
             if workspace.denied.fields == 0 {
-                workspace.denied = workspace.operation;
+                workspace.denied = workspace.operation.told();
             }
             let judgement = Judgement::deny(reason, conduit).going(Direction::Request);
             match p.flow(FlowTable::Flows, place) {
@@ -318,7 +318,7 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
             let is_unseen = ahead(start.wrapping_add(FUNCTION_AT), due) >= 0;
             let workspace = p.workspace();
             if workspace.denied.fields == 0 {
-                workspace.denied = workspace.operation;
+                workspace.denied = workspace.operation.told();
             }
             if adu_bytes == 0 || !is_framed(number) {
                 return Err(reason);

@@ -38,7 +38,7 @@ pub fn inspect<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement
         }
         Err(reason) => {
             let workspace = p.workspace();
-            workspace.denied = workspace.operation;
+            workspace.denied = workspace.operation.told();
             let judgement = Judgement::deny(reason, conduit).going(Direction::Reply);
             let judgement = match p.flow(FlowTable::Flows, place) {
                 Some(entry) => end(entry, judgement, observe),

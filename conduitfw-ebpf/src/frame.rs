@@ -110,6 +110,21 @@ impl Frame {
         Ok(())
     }
 
+    /// Copies the first bytes of the frame as they stand, if there are as many.
+    #[inline(always)]
+    pub(crate) fn copy_head<const N: usize>(&self, to: &mut [u64; N]) -> Result<(), Truncated> {
+        #[repr(C, packed)]
+        #[derive(Clone, Copy)]
+        struct Word(u64);
+        let first = self.pointer::<[Word; N]>(0)?.cast::<Word>();
+        for (number, word) in to.iter_mut().enumerate() {
+            // SAFETY: `pointer` checked that so many words lie within the frame, wherever they stand.
+            // Volatile: of the whole LLVM makes a call to `memmove`.
+            *word = unsafe { first.wrapping_add(number).read_volatile() }.0;
+        }
+        Ok(())
+    }
+
     /// Eight bytes as they stand.
     #[inline(always)]
     pub(crate) fn word(&self, at: u32) -> Result<u64, Truncated> {

@@ -59,7 +59,7 @@ pub fn conduitfw(context: XdpContext) -> u32 {
     };
     let word = maps::word_of(active);
     let judged = judge(&mut kernel.knowing(active), packet, word & ACTIVE_SLOT);
-    report::report(frame, judged, word)
+    report::report(frame, judged, active, word)
 }
 
 /// Tells the controller how fast the kernel's tick counter runs. Never attached.

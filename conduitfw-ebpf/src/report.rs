@@ -13,15 +13,20 @@ use conduitfw_common::{
     packet::Packet,
     platform::Platform,
     reset,
-    table::{ACTIVE_FAST, ACTIVE_SLOT, protocol},
+    table::{ACTIVE_FAST, ACTIVE_SLOT, Active, protocol},
 };
 
 use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
 
-/// Reports the judgement and carries it out, by what `ACTIVE` was when the frame came in; the cold half
+/// Reports the judgement and carries it out, by what the word of `ACTIVE` was when the frame came in; the cold half
 /// of it is a stage of its own.
 #[inline(always)]
-pub(crate) fn report(frame: Frame, judged: Result<u16, Judgement>, active: u32) -> u32 {
+pub(crate) fn report(
+    frame: Frame,
+    judged: Result<u16, Judgement>,
+    active: &Active,
+    word: u32,
+) -> u32 {
     match judged {
         Ok(conduit) => {
             trace::decided(Judgement::pass(conduit));
@@ -29,14 +34,14 @@ pub(crate) fn report(frame: Frame, judged: Result<u16, Judgement>, active: u32) 
         }
         Err(judgement) => {
             trace::decided(judgement);
-            let action = deny(frame.context(), judgement.to_bits());
+            let action = deny(frame.context(), judgement.to_bits(), active.events_a_tick);
             if action != xdp_action::XDP_PASS || !judgement.is_readable() {
                 return action;
             }
         }
     }
-    if active & ACTIVE_FAST != 0 {
-        forward::send_on(frame.context(), active & ACTIVE_SLOT)
+    if word & ACTIVE_FAST != 0 {
+        forward::send_on(frame.context(), word & ACTIVE_SLOT)
     } else {
         xdp_action::XDP_PASS
     }
@@ -44,7 +49,7 @@ pub(crate) fn report(frame: Frame, judged: Result<u16, Judgement>, active: u32) 
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
+pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64, events_a_tick: u32) -> u32 {
     let judgement = Judgement::from_bits(bits);
     let mut frame = Frame::new(context);
     let bytes = frame.bytes();
@@ -52,7 +57,7 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
         return xdp_action::XDP_DROP;
     };
     if judgement.is_event() {
-        emit(&kernel, packet, judgement, bytes);
+        emit(&kernel, packet, judgement, bytes, events_a_tick);
     }
     if judgement.is_observed() || judgement.is_notice() {
         maps::count(judgement.conduit(), 0, u64::from(bytes));
@@ -107,14 +112,13 @@ fn send_back(ifindex: u32) -> u32 {
 }
 
 #[inline(always)]
-fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32) {
+fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32, events_a_tick: u32) {
     let Some(reporting) = maps::reporting() else {
         return;
     };
     let sequence = reporting.next_sequence;
     reporting.next_sequence = sequence + 1;
     let now = kernel.now_ticks() as u32;
-    let events_a_tick = maps::active().map_or(0, |active| active.events_a_tick);
     // In a world that is measured time stands still.
     if !reporting.take_room(now, events_a_tick) && !trace::is_on() {
         reporting.lost += 1;
@@ -160,8 +164,10 @@ fn fill(
     record.generation = workspace.generation;
     record.ifindex = kernel.ifindex();
     record.vlans = packet.vlans;
-    record.source = packet.source;
-    record.destination = packet.destination;
+    // Word by word: of the whole LLVM makes a call to `memmove`.
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (packet.source, packet.destination);
+    record.source = [s0, s1, s2, s3];
+    record.destination = [d0, d1, d2, d3];
     if packet.transport == conduitfw_common::packet::transport::ICMP {
         record.source_port = u16::from(packet.icmp_type) << 8 | u16::from(packet.icmp_code);
         record.destination_port = packet.source_port | packet.destination_port;
@@ -182,7 +188,35 @@ fn fill(
         record.operation = EventOperation::default();
     } else {
         record.protocol = protocol::MODBUS;
-        record.operation = workspace.denied.told();
+        let EventOperation {
+            fields,
+            transaction_id,
+            protocol_id,
+            length,
+            unit,
+            function,
+            sub_function,
+            address,
+            quantity,
+            value,
+        } = workspace.denied;
+        record.operation = EventOperation {
+            fields,
+            transaction_id,
+            protocol_id,
+            length,
+            unit,
+            function,
+            sub_function,
+            address,
+            quantity,
+            value,
+        };
+    }
+    // Nearly every frame is longer than that.
+    if kernel.frame.copy_head(&mut record.frame).is_ok() {
+        record.captured = EVENT_FRAME_BYTES as u32;
+        return;
     }
     let mut captured = 0;
     for word in 0..EVENT_FRAME_BYTES / 8 {

@@ -148,7 +148,7 @@ impl Simulator {
         Judged {
             judgement,
             packet,
-            operation: self.workspace.denied.told(),
+            operation: self.workspace.denied,
             operations: std::mem::take(&mut self.operations),
             outcome: self.carry_out(frame, &packet, judgement),
         }
