@@ -15,7 +15,7 @@ use conduitfw_tests::frames::{ACK, SYN};
 use crate::cases::Case;
 use crate::pacer::{Pacer, Script};
 use crate::policy::{Extent, Policy};
-use crate::report::FLOOR;
+use crate::report::{FLOOR, FLOOR_AND_EVENT};
 use crate::rig::{Rig, Sizes};
 use crate::talk::Talk;
 
@@ -195,6 +195,7 @@ impl<'a> Builder<'a> {
         self.yardstick("XDP program that only returns", "nothing", &ack)?;
         self.yardstick("Ethernet, IPv4, TCP parsed", "parse", &ack)?;
         self.yardstick(FLOOR, "lookup", &ack)?;
+        self.yardstick(FLOOR_AND_EVENT, "tell", &ack)?;
         for (name, flows) in [
             ("floor, flows spread over 1k entries", 1024),
             ("floor, flows spread over 64k entries", 65_536),
@@ -227,7 +228,7 @@ impl<'a> Builder<'a> {
             empty,
             rig: None,
             outcomes: &[PASSED],
-            drained: false,
+            drained: program == "tell",
             frames: 1024,
         });
         Ok(())

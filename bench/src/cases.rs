@@ -41,9 +41,7 @@ pub(crate) struct Figure {
 impl Case {
     /// Measures once: by template.
     pub(crate) fn measure(&mut self) -> Result<Vec<Figure>> {
-        if let Some(rig) = self.rig.as_ref().filter(|_| self.drained) {
-            rig.borrow_mut().drain();
-        }
+        self.drain()?;
         let before = self.counts()?;
         let with = self.paced.clock(self.frames)?;
         let frames = self.frames * BLOCKS * self.names.len() as u32;
@@ -64,11 +62,20 @@ impl Case {
 
     /// Gives frames without taking the time.
     pub(crate) fn spin(&mut self) -> Result<()> {
-        if let Some(rig) = self.rig.as_ref().filter(|_| self.drained) {
-            rig.borrow_mut().drain();
-        }
+        self.drain()?;
         self.paced.run(8192)?;
         Ok(())
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        match &self.rig {
+            _ if !self.drained => Ok(()),
+            Some(rig) => {
+                rig.borrow_mut().drain();
+                Ok(())
+            }
+            None => self.paced.drain(),
+        }
     }
 
     /// Nanoseconds of the empty program, the loop of a test run included.

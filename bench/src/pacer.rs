@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunAttrs};
 use conduitfw_tests::frames::Frame;
@@ -253,6 +253,14 @@ impl Pacer {
         let map = self.ebpf.map("YARD_COUNT").context("no YARD_COUNT")?;
         let count: PerCpuArray<&MapData, u64> = map.try_into()?;
         Ok(count.get(&0, 0)?.iter().sum())
+    }
+
+    /// Takes out what `tell` told.
+    pub(crate) fn drain(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut("YARD_EVENTS").context("no YARD_EVENTS")?;
+        let mut events: RingBuf<&mut MapData> = map.try_into()?;
+        while events.next().is_some() {}
+        Ok(())
     }
 
     /// From now on `wire` carries frames from either interface to the other.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::report::{FLOOR, Report};
+use crate::report::{FLOOR, FLOOR_AND_EVENT, Report};
 use crate::targets::{gateway, load};
 
 /// The page: what is measured and how, the tables of this run, and why a target is missed.
@@ -75,25 +75,29 @@ fn bounds(report: &Report) -> String {
             least.ratio, ours.ratio
         );
     }
-    if let Some((plain, ours)) = rate(gateway::PLAIN_DROP).zip(rate(gateway::DROPS)) {
+    if let Some(((plain, follow), ours)) = rate(gateway::PLAIN_DROP)
+        .zip(rate(gateway::FOLLOWING_DROP))
+        .zip(rate(gateway::DROPS))
+    {
         let _ = writeln!(
             text,
-            "- **Drops.** {:.0} ns a frame against {:.0} for the plain drop: the frame is parsed, \
-             its flow found and followed, its function looked up, the denial counted, and an event \
-             written while there is room.",
-            ours.ns, plain.ns
+            "- **Drops.** {:.0} ns a frame for the plain drop, sender included, {:.0} for a program that \
+             parses, looks a flow up and drops ({:.3}), {:.0} for conduitfw ({:.3}): the flow is held and \
+             followed, the function looked up, the denial counted, and an event written while there is \
+             room.",
+            plain.ns, follow.ns, follow.ratio, ours.ns, ours.ratio
         );
     }
-    let floor = report.frame(FLOOR);
+    let floor = report.frame(FLOOR).zip(report.frame(FLOOR_AND_EVENT));
     let event = report.frame(DENIED).zip(report.frame(DENIED_UNTOLD));
-    if let Some((floor, (told, untold))) = floor.zip(event) {
+    if let Some(((floor, record), (told, untold))) = floor.zip(event) {
         let _ = writeln!(
             text,
-            "- **A denial with its event.** {told:.0} ns, and {untold:.0} when the event is lost: {:.0} \
-             ns, or {:.1} floors, are a record of the kernel's ring buffer, reserved under its lock, \
-             filled and handed over. What the frames execute stands below.",
-            told - untold,
-            (told - untold) / floor
+            "- **A denial with its event.** {told:.0} ns, and {untold:.0} when the event is lost. The floor \
+             with a record of that size in the ring buffer, filled with one number, takes {record:.0} ns, or \
+             {:.2} floors: the record is reserved under a lock and handed over. What the frames execute stands \
+             below.",
+            record / floor
         );
     }
     text.push('\n');

@@ -50,8 +50,9 @@ struct Ends {
 }
 
 /// The gateways.
-const GATEWAYS: [&str; 10] = [
+const GATEWAYS: [&str; 11] = [
     gateway::PLAIN_DROP,
+    gateway::FOLLOWING_DROP,
     gateway::DROPS,
     gateway::BARE,
     gateway::PASSING,
@@ -123,7 +124,10 @@ impl Range {
         let site = Site::build(name, floors, registers)?;
         let outside = site.lab.host("operations")?.clone();
         let ends = bring_together(&site, &outside)?;
-        let is_forwarding = !matches!(name, gateway::DROPS | gateway::PLAIN_DROP);
+        let is_forwarding = !matches!(
+            name,
+            gateway::DROPS | gateway::PLAIN_DROP | gateway::FOLLOWING_DROP
+        );
         let mut pacer = Pacer::load(floors, FLOWS, 2)?;
         for end in ["net0", "net1"] {
             let program = pacer.program("count")?;

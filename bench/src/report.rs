@@ -9,6 +9,8 @@ use crate::machine::Machine;
 
 /// The yardstick of all ratios of frames.
 pub(crate) const FLOOR: &str = "floor: parse and one flow lookup";
+/// The floor, and what it takes to tell of a frame.
+pub(crate) const FLOOR_AND_EVENT: &str = "floor, and a ring buffer record";
 
 /// A whole run.
 #[derive(Debug, Default, Serialize, Deserialize)]

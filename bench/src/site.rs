@@ -90,6 +90,7 @@ impl Site {
             gateway::REDIRECTING => Some(attach(&lab, floors, "forward", &["eth0", "eth1"])?),
             gateway::FOLLOWING => Some(attach(&lab, floors, "follow", &["eth0", "eth1"])?),
             gateway::PLAIN_DROP => Some(attach(&lab, floors, "drop", &["eth0"])?),
+            gateway::FOLLOWING_DROP => Some(attach(&lab, floors, "follow_and_drop", &["eth0"])?),
             _ => None,
         };
         let conduitfw = match name {

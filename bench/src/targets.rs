@@ -30,6 +30,8 @@ pub(crate) mod gateway {
     pub(crate) const PASSING: &str = "XDP program that only passes";
     /// An XDP program that does what every stateful firewall has to: the floor, on a gateway.
     pub(crate) const FOLLOWING: &str = "XDP program that parses and looks a flow up";
+    /// The same, dropping.
+    pub(crate) const FOLLOWING_DROP: &str = "XDP program that looks a flow up and drops";
     /// An XDP program that asks the routing table and sends frames on: what fast forwarding costs
     /// without a firewall.
     pub(crate) const REDIRECTING: &str = "XDP program that only redirects";

@@ -26,14 +26,15 @@ mod verifier;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{bpf_fib_lookup, xdp_action, xdp_md},
+    bindings::{BPF_RB_NO_WAKEUP, bpf_fib_lookup, xdp_action, xdp_md},
     helpers::{
         bpf_fib_lookup as bpf_fib_lookup_of, bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail,
     },
     macros::{map, xdp},
-    maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
+    maps::{Array, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     programs::XdpContext,
 };
+use conduitfw_common::event::EventRecord;
 use script::{
     ADDRESS, ADDRESS_AT, ADU_AT, ADU_BYTES, ADUS, ADVANCE, BLOCK_SHIFT, BLOCKS, BYTES, CLOCKED,
     COUNT, DEPTH_SHIFT, FIELDS, FLOW_MASK, FLOWS, FRAME_WORDS, IFINDEX, IS_CLOCKED, IS_REPLY,
@@ -72,6 +73,9 @@ static YARD_TIMES: Array<[u64; 2]> = Array::with_max_entries(BLOCKS * TEMPLATES,
 /// Frames that `count` saw.
 #[map]
 static YARD_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What `tell` tells.
+#[map]
+static YARD_EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// The other end of a wire, by the lower bits of an interface's index.
 #[map]
 static YARD_WIRES: Array<u32> = Array::with_max_entries(WIRES, 0);
@@ -230,14 +234,56 @@ pub fn lookup(context: XdpContext) -> u32 {
 /// The floor on a gateway: parses, looks the flow up, enters it the first time, and lets every frame pass.
 #[xdp]
 pub fn follow(context: XdpContext) -> u32 {
-    if let Some(key) = key(Frame(context.as_ptr().cast()))
+    look_up(Frame(context.as_ptr().cast()));
+    xdp_action::XDP_PASS
+}
+
+/// The same, and drops.
+#[xdp]
+pub fn follow_and_drop(context: XdpContext) -> u32 {
+    look_up(Frame(context.as_ptr().cast()));
+    xdp_action::XDP_DROP
+}
+
+#[inline(always)]
+fn look_up(frame: Frame) {
+    if let Some(key) = key(frame)
         && YARD_FLOWS.get_ptr_mut(key).is_none()
     {
         // Without room the next frame tries again.
         let _ = YARD_FLOWS.insert(key, [1; 8], 0);
     }
+}
+
+/// The floor, and a record of an event's size in the ring buffer: the least that a denial costs that is
+/// told of.
+#[xdp]
+pub fn tell(context: XdpContext) -> u32 {
+    let Some(key) = key(Frame(context.as_ptr().cast())) else {
+        return xdp_action::XDP_DROP;
+    };
+    if YARD_FLOWS.get_ptr_mut(key).is_none() {
+        return xdp_action::XDP_DROP;
+    }
+    let Some(mut record) = YARD_EVENTS.reserve::<[u64; EVENT_WORDS]>(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    for word in 0..EVENT_WORDS {
+        // SAFETY: the ring buffer reserved room for so many words. Volatile, or LLVM calls `memset`.
+        unsafe {
+            record
+                .as_mut_ptr()
+                .cast::<u64>()
+                .wrapping_add(word)
+                .write_volatile(u64::from(key.source));
+        }
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
     xdp_action::XDP_PASS
 }
+
+/// Words of an event.
+const EVENT_WORDS: usize = size_of::<EventRecord>() / 8;
 
 /// Parses and enters a flow.
 #[xdp]
