@@ -29,27 +29,28 @@ pub(crate) fn measure(
     wanted: &[String],
 ) -> Result<()> {
     eprintln!("==> frames: {} rounds", report.rounds);
-    let mut sheet: Option<Sheet> = None;
-    let mut left = report.rounds;
-    while left > 0 {
-        let mut cases = cases(object, floors, wanted)?;
-        // The maps of the load before are given back behind the scenes.
-        thread::sleep(AFTER_A_LOAD);
-        for case in &mut cases {
-            case.spin()?;
+    let mut cases = Vec::new();
+    let mut sheet = Sheet::default();
+    for round in 0..report.rounds {
+        if round % ROUNDS_OF_A_LOAD == 0 {
+            drop(cases);
+            cases = load(object, floors, wanted)?;
         }
-        let mut filled = sheet.take().unwrap_or_else(|| Sheet::of(&cases));
-        for _ in 0..left.min(ROUNDS_OF_A_LOAD) {
-            filled.round(&mut cases)?;
-        }
-        left = left.saturating_sub(ROUNDS_OF_A_LOAD);
-        if left == 0 {
-            report.frames = filled.rows(&cases)?;
-            break;
-        }
-        sheet = Some(filled);
+        sheet.round(&mut cases)?;
     }
+    report.frames = sheet.rows(&cases)?;
     Ok(())
+}
+
+/// The cases, loaded and warm.
+fn load(object: &Path, floors: &Path, wanted: &[String]) -> Result<Vec<Case>> {
+    let mut cases = cases(object, floors, wanted)?;
+    // The maps of the load before are given back behind the scenes.
+    thread::sleep(AFTER_A_LOAD);
+    for case in &mut cases {
+        case.spin()?;
+    }
+    Ok(cases)
 }
 
 /// After so many cases the floor is measured again.
@@ -66,10 +67,13 @@ pub(crate) fn against(
     wanted: &[String],
 ) -> Result<String> {
     eprintln!("==> frames of two builds: {} rounds", report.rounds);
-    let mut ours = cases(object, floors, wanted)?;
-    let mut theirs = cases(before, floors, wanted)?;
-    let (mut our_sheet, mut their_sheet) = (Sheet::of(&ours), Sheet::of(&theirs));
-    for _ in 0..report.rounds {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut our_sheet, mut their_sheet) = (Sheet::default(), Sheet::default());
+    for round in 0..report.rounds {
+        if round % ROUNDS_OF_A_LOAD == 0 {
+            ours = load(object, floors, wanted)?;
+            theirs = load(before, floors, wanted)?;
+        }
         their_sheet.round(&mut theirs)?;
         our_sheet.round(&mut ours)?;
     }
@@ -145,6 +149,7 @@ pub(crate) fn instructions(report: &Report) -> String {
 }
 
 /// The figures of one build.
+#[derive(Default)]
 struct Sheet {
     /// By case and template.
     places: Vec<Vec<Place>>,
@@ -159,23 +164,21 @@ struct Place {
     lowest_without: f64,
 }
 
-impl Sheet {
-    fn of(cases: &[Case]) -> Self {
-        let place = Place {
-            rounds: Vec::new(),
-            lowest_with: f64::INFINITY,
-            lowest_without: f64::INFINITY,
-        };
-        let places = cases
-            .iter()
-            .map(|case| vec![place.clone(); case.names.len()]);
-        Self {
-            places: places.collect(),
-            empty: Vec::new(),
-        }
-    }
+impl Place {
+    const NOTHING: Self = Self {
+        rounds: Vec::new(),
+        lowest_with: f64::INFINITY,
+        lowest_without: f64::INFINITY,
+    };
+}
 
+impl Sheet {
     fn round(&mut self, cases: &mut [Case]) -> Result<()> {
+        if self.places.is_empty() {
+            let places = cases.iter();
+            let places = places.map(|case| vec![Place::NOTHING; case.names.len()]);
+            self.places = places.collect();
+        }
         let floor = cases.iter().position(|case| case.title() == FLOOR);
         for at in 0..cases.len() {
             self.measure(cases, at)?;

@@ -32,8 +32,7 @@ pub(crate) mod gateway {
     pub(crate) const FOLLOWING: &str = "XDP program that parses and looks a flow up";
     /// The same, dropping.
     pub(crate) const FOLLOWING_DROP: &str = "XDP program that looks a flow up and drops";
-    /// An XDP program that asks the routing table and sends frames on: what fast forwarding costs
-    /// without a firewall.
+    /// An XDP program that asks the routing table for each frame and sends it on.
     pub(crate) const REDIRECTING: &str = "XDP program that only redirects";
     /// Connection tracking.
     pub(crate) const CONNTRACK: &str = "nftables, conntrack";

@@ -3,8 +3,8 @@
 use crate::packet::Packet;
 use crate::platform::Platform;
 use crate::table::{
-    ANY_VLANS, Address, GATEWAY_ZONE, InterfaceKey, Network, PairKey, Party, SERVICE_SEARCH_STEPS,
-    Service,
+    ANY_VLANS, Address, GATEWAY_ZONE, Interface, InterfaceKey, Network, PairKey, Party,
+    SERVICE_SEARCH_STEPS, Service,
 };
 use crate::verdict::Reason;
 
@@ -23,18 +23,25 @@ pub struct Ends {
 /// [`Reason::UnknownInterface`].
 #[inline(always)]
 pub fn zones_here<P: Platform>(p: &P, vlans: u32) -> Result<u64, Reason> {
-    let mut key = InterfaceKey {
+    let key = InterfaceKey {
         slot: p.seen().slot,
         ifindex: p.ifindex(),
         vlans,
     };
-    if let Some(interface) = p.interface(&key) {
-        return Ok(interface.zones);
+    zones_behind(key, |key| p.interface(key)).ok_or(Reason::UnknownInterface)
+}
+
+/// The zones behind an interface with these tags, or with any, by the table that `look` looks into.
+#[inline(always)]
+pub fn zones_behind<L>(mut key: InterfaceKey, look: L) -> Option<u64>
+where
+    L: Fn(&InterfaceKey) -> Option<Interface>,
+{
+    if let Some(interface) = look(&key) {
+        return Some(interface.zones);
     }
     key.vlans = ANY_VLANS;
-    p.interface(&key)
-        .map(|interface| interface.zones)
-        .ok_or(Reason::UnknownInterface)
+    look(&key).map(|interface| interface.zones)
 }
 
 /// The network of a source address, which must be at home where the frame came in.
@@ -68,8 +75,10 @@ pub fn ends<P: Platform>(p: &P, packet: &Packet) -> Result<Ends, Reason> {
     })
 }
 
+/// Whether a zone is among those behind an interface. The gateway itself never is.
 #[inline(always)]
-fn is_member(zones: u64, zone: u16) -> bool {
+#[must_use]
+pub const fn is_member(zones: u64, zone: u16) -> bool {
     zone != GATEWAY_ZONE && zones >> (zone & 63) & 1 == 1
 }
 

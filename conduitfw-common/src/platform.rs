@@ -28,8 +28,8 @@ pub enum FlowTable {
 pub struct Workspace {
     /// The operation that is being judged.
     pub operation: EventOperation,
-    /// The operation that was denied; the first, if several were. As it is told: what it does not name is
-    /// zero.
+    /// The operation that was denied; the first, if several were. While it names any field, those that it
+    /// does not name are zero.
     pub denied: EventOperation,
     /// What is to be remembered of written values once the whole segment is allowed.
     pub writes: [PendingWrite; MAX_PENDING_WRITES],

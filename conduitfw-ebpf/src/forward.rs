@@ -11,11 +11,12 @@ use aya_ebpf::{
 };
 use conduitfw_common::{
     bytes::{ByteSource, Truncated},
+    classify,
     forward::{self, Kept, KnownWay, NextHop, Port, Query, REFUSED_ROW, Ways},
     judgement::Judgement,
     packet::Packet,
     reset::FrameEditor,
-    table::{ANY_VLANS, Address, GATEWAY_ZONE, InterfaceKey, SLOTS},
+    table::{Address, InterfaceKey, SLOTS},
     wire::ethernet,
 };
 
@@ -153,18 +154,13 @@ fn find_home(slot: u32, ifindex: u32, vlans: u32, address: &Address) -> bool {
     let Some(network) = maps::network(slot, address) else {
         return false;
     };
-    let mut key = InterfaceKey {
+    let key = InterfaceKey {
         slot,
         ifindex,
         vlans,
     };
-    let mut found = maps::interface(&key);
-    if found.is_none() {
-        key.vlans = ANY_VLANS;
-        found = maps::interface(&key);
-    }
-    let zones = found.map_or(0, |interface| interface.zones);
-    network.zone != GATEWAY_ZONE && zones >> (network.zone & 63) & 1 == 1
+    let zones = classify::zones_behind(key, maps::interface).unwrap_or(0);
+    classify::is_member(zones, network.zone)
 }
 
 /// The kernel's tables around a frame that is to leave.
@@ -288,9 +284,9 @@ impl Ways for Way {
     }
 
     #[inline(always)]
-    fn now_ticks(&self) -> u32 {
+    fn now_ticks(&self) -> u64 {
         // SAFETY: the helper has no arguments and no conditions.
-        (unsafe { bpf_jiffies64() }) as u32
+        unsafe { bpf_jiffies64() }
     }
 
     #[inline(always)]

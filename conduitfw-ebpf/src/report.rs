@@ -18,8 +18,8 @@ use conduitfw_common::{
 
 use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
 
-/// Reports the judgement and carries it out, by what the word of `ACTIVE` was when the frame came in; the cold half
-/// of it is a stage of its own.
+/// Reports the judgement and carries it out, by what the word of `ACTIVE` was when the frame came in; the
+/// cold half of it is a stage of its own.
 #[inline(always)]
 pub(crate) fn report(
     frame: Frame,

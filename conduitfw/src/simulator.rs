@@ -148,7 +148,7 @@ impl Simulator {
         Judged {
             judgement,
             packet,
-            operation: self.workspace.denied,
+            operation: self.workspace.denied.told(),
             operations: std::mem::take(&mut self.operations),
             outcome: self.carry_out(frame, &packet, judgement),
         }

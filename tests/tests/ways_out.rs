@@ -34,6 +34,7 @@ const OUT: u32 = 3;
 
 /// A gateway with an interface on each side, and what its kernel would say.
 struct World {
+    ifindex: u32,
     frame: Vec<u8>,
     ports: HashMap<u32, Port>,
     tagged: HashMap<(u32, u32), u32>,
@@ -42,7 +43,7 @@ struct World {
     has_room: bool,
     route_mtu: u32,
     known: HashMap<u32, KnownWay>,
-    ticks: u32,
+    ticks: u64,
     generation: u32,
     asked: std::cell::Cell<Option<(u32, u16)>>,
 }
@@ -86,6 +87,7 @@ impl World {
     /// A world that forwards from tags to tags.
     fn new(frame: Vec<u8>, inlet: (u16, u16), outlet: (u16, u16)) -> Self {
         let mut world = Self {
+            ifindex: IN,
             frame,
             ports: HashMap::from([
                 (IN, port(IN, IN, 0, INSIDE)),
@@ -182,7 +184,7 @@ impl FrameEditor for World {
 
 impl Ways for World {
     fn ifindex(&self) -> u32 {
-        IN
+        self.ifindex
     }
     fn frame_bytes(&self) -> u32 {
         length(&self.frame)
@@ -207,7 +209,7 @@ impl Ways for World {
         assert!(row < KNOWN_WAYS);
         Some(self.known.entry(row).or_default())
     }
-    fn now_ticks(&self) -> u32 {
+    fn now_ticks(&self) -> u64 {
         self.ticks
     }
     fn generation(&self) -> u32 {
@@ -431,57 +433,115 @@ fn a_frame_like_the_one_before_leaves_alike_without_a_question() {
     }
 }
 
+/// The row of the table that the way of a frame is kept in.
+fn row(frame: &[u8]) -> u32 {
+    let mut packet = Packet::default();
+    assert_eq!(packet::parse(frame, length(frame), &mut packet), Ok(()));
+    KnownWay::row(&packet)
+}
+
+/// Each of these frames would find the way of the first, were it not for the one thing that differs.
 #[test]
 fn whatever_a_route_may_depend_on_is_asked_for_anew() {
-    let hmi = |port| (V4.0, port);
-    let like = |one, other| {
-        frames::tcp(one, other)
-            .flags(PSH | ACK)
-            .payload(*b"an odd one")
-            .macs(HMI, INSIDE)
+    let tcp = |hmi: (IpAddr, u16), plc: (IpAddr, u16)| {
+        let frame = frames::tcp(hmi, plc).flags(PSH | ACK);
+        frame.payload(*b"an odd one").macs(HMI, INSIDE)
     };
-    let plain = || like(hmi(40_000), (V4.1, 502));
-    let mut type_of_service = plain().build();
+    let v4 = || tcp((V4.0, 40_000), (V4.1, 502));
+    let v6 = || tcp((V6.0, 40_000), (V6.1, 502));
+    let mut type_of_service = v4().build();
     type_of_service[15] = 0xb8;
-    let six = |frame: Frame| frame.macs(HMI, INSIDE).build();
-    let mut flow_label = six(kinds(V6)[0].clone());
+    let mut flow_label = v6().build();
     flow_label[17] = 1;
-    let echo = six(kinds(V4)[3].clone());
-    let others = [
-        like(hmi(40_001), (V4.1, 502)).build(),
-        like(hmi(40_000), (V4.1, 503)).build(),
-        like(hmi(502), (V4.1, 40_000)).build(),
-        like((V4.1, 40_000), (V4.0, 502)).build(),
-        like(hmi(40_000), ([10, 20, 0, 11].into(), 502)).build(),
-        like(([10, 10, 0, 6].into(), 40_000), (V4.1, 502)).build(),
-        frames::udp(hmi(40_000), (V4.1, 502))
-            .macs(HMI, INSIDE)
-            .build(),
-        plain().vlan(10).build(),
-        type_of_service,
-        six(kinds(V6)[0].clone()),
-        flow_label,
-        echo.clone(),
-        // An echo has more that tells it apart: it is never kept.
-        echo,
+    let udp = frames::udp((V4.0, 40_000), (V4.1, 502)).macs(HMI, INSIDE);
+    let far = |address: IpAddr| match address {
+        // Words that have no part in the row.
+        IpAddr::V6(address) => {
+            let [_, rest @ ..] = address.segments();
+            let [a, b, c, d, e, f, g] = rest;
+            IpAddr::V6(Ipv6Addr::new(0xfdff, a, b, c, d, e, f, g))
+        }
+        other @ IpAddr::V4(_) => other,
+    };
+    let both = ([10, 11, 0, 5].into(), [10, 21, 0, 10].into());
+    let cases = [
+        (
+            "ports",
+            v4().build(),
+            tcp((V4.0, 40_001), (V4.1, 503)).build(),
+        ),
+        (
+            "addresses",
+            v4().build(),
+            tcp((both.0, 40_000), (both.1, 502)).build(),
+        ),
+        (
+            "source",
+            v6().build(),
+            tcp((far(V6.0), 40_000), (V6.1, 502)).build(),
+        ),
+        (
+            "destination",
+            v6().build(),
+            tcp((V6.0, 40_000), (far(V6.1), 502)).build(),
+        ),
+        ("transport", v4().build(), udp.build()),
+        ("type of service", v4().build(), type_of_service),
+        ("flow label", v6().build(), flow_label),
+        ("a tag", v4().build(), v4().vlan(10).build()),
+        ("no tag", v4().vlan(10).build(), v4().build()),
     ];
-    let mut world = World::new(plain().build(), (10, 0), (0, 0));
-    assert_eq!(world.forward(), Ok(OUT));
-    for (number, other) in others.into_iter().enumerate() {
-        assert_eq!(
-            world.forward_another(other),
-            (Ok(OUT), true),
-            "frame {number}"
-        );
+    for (name, first, other) in cases {
+        assert_eq!(row(&first), row(&other), "{name}: another row");
+        let mut world = World::new(first.clone(), (10, 0), (0, 0));
+        assert_eq!(world.forward(), Ok(OUT));
+        assert_eq!(world.forward_another(first.clone()), (Ok(OUT), false));
+        assert_eq!(world.forward_another(other), (Ok(OUT), true), "{name}");
     }
-    let frame = || plain().build();
-    assert_eq!(world.forward_another(frame()).0, Ok(OUT));
-    assert_eq!(world.forward_another(frame()), (Ok(OUT), false));
+    let mut world = World::new(v4().build(), (0, 0), (0, 0));
+    let known = (Ok(OUT), false);
+    let asked = (Ok(OUT), true);
+    assert_eq!(world.forward(), Ok(OUT));
+    assert_eq!(world.forward_another(v4().build()), known);
     world.ticks += 1;
-    assert_eq!(world.forward_another(frame()), (Ok(OUT), true));
-    assert_eq!(world.forward_another(frame()), (Ok(OUT), false));
+    assert_eq!(world.forward_another(v4().build()), asked);
+    world.ticks += 1 << 32;
+    assert_eq!(world.forward_another(v4().build()), asked);
     world.generation += 1;
-    assert_eq!(world.forward_another(frame()), (Ok(OUT), true));
+    assert_eq!(world.forward_another(v4().build()), asked);
+    world.ifindex = 4;
+    world.ports.insert(4, port(4, 4, 0, INSIDE));
+    assert_eq!(world.forward_another(v4().build()), asked);
+    assert_eq!(world.forward_another(v4().build()), known);
+    // An echo has more that tells it apart: it is never kept.
+    let echo = kinds(V4)[3].clone().macs(HMI, INSIDE);
+    assert_eq!(world.forward_another(echo.build()), asked);
+    assert_eq!(world.forward_another(echo.build()), asked);
+}
+
+/// As no VLAN interface has them: an inner tag without a VLAN id, and tags of another Ethernet type.
+#[test]
+fn tags_that_only_look_like_those_of_a_vlan_are_left_to_the_kernel() {
+    let frame = || kinds(V4)[0].clone().macs(HMI, INSIDE);
+    let mut service = frame().vlan(10).build();
+    service[12..14].copy_from_slice(&SERVICE_VLAN.to_be_bytes());
+    let mut inner_type = frame().vlan2(100, 20).build();
+    inner_type[16..18].copy_from_slice(&SERVICE_VLAN.to_be_bytes());
+    for (tags, odd) in [
+        ((10, 0), frame().vlan(10).vlan(0).build()),
+        ((10, 0), service),
+        ((100, 20), inner_type),
+    ] {
+        for (inlet, outlet) in [(tags, tags), (tags, (0, 0))] {
+            let mut world = World::new(odd.clone(), inlet, outlet);
+            assert_eq!(world.forward(), Err(Kept::Address));
+            assert_eq!(world.frame, odd);
+            // Nor when a frame that is as it should be has just left.
+            let plain = tagged(frame(), tags).build();
+            assert_eq!(world.forward_another(plain).0, Ok(OUT));
+            assert_eq!(world.forward_another(odd.clone()).0, Err(Kept::Address));
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{NextHop, Query, Ways};
+use super::{NextHop, Query, Ways, tag_types};
 use crate::packet::{Packet, transport};
 use crate::table::Address;
 
@@ -29,6 +29,8 @@ pub struct KnownWay {
     pub destination: Address,
     /// The hardware address that the frame was addressed to.
     pub addressed_to: u64,
+    /// The tick in which the route was asked for.
+    pub ticks: u64,
     /// Source port in the upper half, destination port in the lower.
     pub ports: u32,
     /// As [`Query::service`].
@@ -37,10 +39,10 @@ pub struct KnownWay {
     pub ifindex: u32,
     /// Its tags.
     pub vlans: u32,
+    /// Their Ethernet types, as in [`super::Port::tag_types`]; 0 without tags.
+    pub tag_types: u32,
     /// Where its IP header stood, its transport, and its Ethernet type.
     pub kind: u32,
-    /// The tick in which the route was asked for: the lower half of the kernel's counter.
-    pub ticks: u32,
     /// The generation that allowed it; 0 when the row is free.
     pub generation: u32,
     /// The device to leave by.
@@ -99,10 +101,14 @@ pub(super) fn recall<W: Ways>(way: &mut W, packet: &Packet, query: &Query) -> Ne
     let Ok(first) = way.u64(0) else {
         return NextHop::default();
     };
+    let Ok(tag_types) = tag_types(way, packet) else {
+        return NextHop::default();
+    };
     let Some(known) = way.known_way(KnownWay::row(packet)) else {
         return NextHop::default();
     };
     let is_same = known.is_of(packet)
+        && known.tag_types == tag_types
         && known.service == query.service
         && known.ifindex == ifindex
         && known.addressed_to == first >> 16
@@ -130,6 +136,9 @@ pub(super) fn keep<W: Ways>(way: &mut W, packet: &Packet, query: &Query, hop: &N
     let Ok(first) = way.u64(0) else {
         return;
     };
+    let Ok(tag_types) = tag_types(way, packet) else {
+        return;
+    };
     let Some(known) = way.known_way(KnownWay::row(packet)) else {
         return;
     };
@@ -139,6 +148,7 @@ pub(super) fn keep<W: Ways>(way: &mut W, packet: &Packet, query: &Query, hop: &N
     known.service = query.service;
     known.ifindex = ifindex;
     known.vlans = packet.vlans;
+    known.tag_types = tag_types;
     known.kind = kind(packet);
     known.addressed_to = first >> 16;
     known.ticks = ticks;

@@ -59,8 +59,8 @@ pub trait Ways: FrameEditor {
     fn next_hop(&self, packet: &Packet, device: u32, query: &Query) -> Result<NextHop, Kept>;
     /// The row of `KNOWN_WAYS`.
     fn known_way(&mut self, row: u32) -> Option<&mut KnownWay>;
-    /// The lower half of the kernel's tick counter.
-    fn now_ticks(&self) -> u32;
+    /// The kernel's tick counter.
+    fn now_ticks(&self) -> u64;
     /// The number of the generation that judged the frame.
     fn generation(&self) -> u32;
     /// Whether hosts of the destination's zone are behind an interface.
@@ -113,7 +113,7 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
         return Err(Kept::Resolution);
     }
     // A tag without a VLAN id (802.1p) is the kernel's to take off.
-    if packet.vlans == 0 && packet.network_at != HEADER_BYTES {
+    if packet.network_at != HEADER_BYTES.wrapping_add(tags_bytes(packet.vlans)) {
         return Err(Kept::Address);
     }
     let inlet = if packet.vlans == 0 {
@@ -122,7 +122,8 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
         way.port(way.tagged(port.device, packet.vlans))
             .ok_or(Kept::Address)?
     };
-    if !is_addressed_to(way, &inlet)? {
+    let types = tag_types(way, packet).map_err(|_| Kept::Address)?;
+    if !is_addressed_to(way, &inlet)? || (types != 0 && types != inlet.tag_types) {
         return Err(Kept::Address);
     }
     let query = check(way, packet)?;
@@ -247,6 +248,20 @@ fn make_room<W: Ways>(way: &mut W, packet: &Packet, outlet: &Port) -> Result<u32
         way.move_head(surplus).map_err(|_| Kept::Room)?;
     }
     Ok(network_at)
+}
+
+/// The Ethernet types of the tags of a frame, as in [`Port::tag_types`]; 0 without tags.
+#[inline(always)]
+fn tag_types<W: Ways>(way: &W, packet: &Packet) -> Result<u32, Truncated> {
+    if packet.vlans == 0 {
+        return Ok(0);
+    }
+    let outer = u32::from(way.u16(12)?) << 16;
+    if packet.vlans.trailing_zeros() >= 16 {
+        Ok(outer)
+    } else {
+        Ok(outer | u32::from(way.u16(16)?))
+    }
 }
 
 #[inline(always)]

@@ -25,7 +25,8 @@ const ROW_BYTES: u16 = 12;
 /// Judges the segment at hand, of the initiator of the flow at `place`, which the caller holds: data and
 /// nothing else, of a connection about which nothing is unusual ([`Judgement::PLAIN`]). It is tracked
 /// here. When all of it is plain and allowed, it passes, and the flow is let go of. A request that no
-/// rule allows at all may be denied. Else [`Judgement::INSPECT`]: so many bytes as
+/// rule allows at all may be denied: then the judgement is [`Judgement::told`], and the flow is let go of as
+/// well. With any other denial the caller still holds it. Else [`Judgement::INSPECT`]: so many bytes as
 /// [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has happened to
 /// the rest.
 #[inline(always)]

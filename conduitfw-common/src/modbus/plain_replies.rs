@@ -75,8 +75,8 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     Judgement::pass(conduit).going(Direction::Reply)
 }
 
-/// Judges the replies in the segment. Answers the bytes of those that are
-/// plain, which may be more than are there.
+/// Judges the replies in the segment. Answers the bytes of those that are plain, which may be more than
+/// are there.
 #[inline(always)]
 fn run<P: Platform>(
     p: &mut P,

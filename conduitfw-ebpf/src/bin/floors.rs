@@ -160,7 +160,7 @@ pub fn wire(context: XdpContext) -> u32 {
     }
 }
 
-/// The least that forwards without the kernel's stack: asks the routing table and sends the frame on.
+/// Forwards without the kernel's stack: asks the routing table for each frame and sends it on.
 #[xdp]
 pub fn forward(context: XdpContext) -> u32 {
     match redirected(Frame(context.as_ptr().cast())) {
