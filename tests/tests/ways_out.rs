@@ -457,9 +457,9 @@ fn whatever_a_route_may_depend_on_is_asked_for_anew() {
     let far = |address: IpAddr| match address {
         // Words that have no part in the row.
         IpAddr::V6(address) => {
-            let [_, rest @ ..] = address.segments();
-            let [a, b, c, d, e, f, g] = rest;
-            IpAddr::V6(Ipv6Addr::new(0xfdff, a, b, c, d, e, f, g))
+            let mut segments = address.segments();
+            segments[0] = 0xfdff;
+            IpAddr::V6(Ipv6Addr::from(segments))
         }
         other @ IpAddr::V4(_) => other,
     };
