@@ -80,11 +80,11 @@ impl Asked {
             unit: self.unit,
             function: self.function,
             address: self.address,
-            quantity: self.quantity,
             ..EventOperation::default()
         };
         if FunctionCode(self.function).has_quantity() {
             told.fields |= field::QUANTITY;
+            told.quantity = self.quantity;
         }
         told
     }
