@@ -188,6 +188,7 @@ fn fill(
         record.operation = EventOperation::default();
     } else {
         record.protocol = protocol::MODBUS;
+        // Field by field, for the same reason.
         let EventOperation {
             fields,
             transaction_id,
@@ -213,7 +214,7 @@ fn fill(
             value,
         };
     }
-    // Nearly every frame is longer than that.
+    // Nearly every frame is as long.
     if kernel.frame.copy_head(&mut record.frame).is_ok() {
         record.captured = EVENT_FRAME_BYTES as u32;
         return;

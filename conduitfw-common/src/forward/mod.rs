@@ -112,7 +112,7 @@ pub fn forward<W: Ways>(way: &mut W, packet: &Packet) -> Result<u32, Kept> {
     if packet.ether_type == ethernet::ARP || icmp::kind(packet) == icmp::Kind::Neighbour {
         return Err(Kept::Resolution);
     }
-    // A tag without a VLAN id (802.1p) is the kernel's to take off.
+    // A tag without a VLAN id (802.1p), outside or inside, is the kernel's to take off.
     if packet.network_at != HEADER_BYTES.wrapping_add(tags_bytes(packet.vlans)) {
         return Err(Kept::Address);
     }

@@ -106,7 +106,7 @@ impl Home {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kept {
-    /// It is not addressed to the gateway's port, or came in by a device that is not known.
+    /// It is not addressed to the gateway's port, or has tags that no known device has.
     Address = 1,
     /// It has IPv4 options or IPv6 extension headers.
     Options = 2,
