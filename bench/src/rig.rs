@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
+use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::table::{
     ABI_VERSION, Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey,
@@ -50,7 +51,7 @@ impl Sizes {
 /// The loaded program and the policy in its maps.
 pub(crate) struct Rig {
     ebpf: Ebpf,
-    events: RingBuf<MapData>,
+    events: EventRings,
     counters: PerCpuArray<MapData, Plain<Counter>>,
     active: Table<Active>,
     in_force: Active,
@@ -109,13 +110,15 @@ impl Rig {
         let mut ids = Ids::default();
         let tables = tables(policy, &mut ids)?;
         let mut loader = EbpfLoader::new();
-        for (name, rows) in [
+        let room = EventRoom::of_machine()?;
+        let sized = [
             ("FLOW_BUCKETS", sizes.flows * 2 / WAYS),
             ("FLOWS", sizes.flows * 2),
             ("OPENING_BUCKETS", sizes.openings * 2 / WAYS),
             ("OPENINGS", sizes.openings * 2),
             ("STREAMS", sizes.streams),
-        ] {
+        ];
+        for (name, rows) in sized.into_iter().chain(room.rows()) {
             loader.map_max_entries(name, rows);
         }
         let mut ebpf = loader
@@ -132,6 +135,7 @@ impl Rig {
             flow_bucket_mask: sizes.flows * 2 / WAYS - 1,
             opening_bucket_mask: sizes.openings * 2 / WAYS - 1,
             stream_mask: sizes.streams - 1,
+            events: room.records(),
             ..Settings::default()
         };
         write_run(&mut ebpf, "SETTINGS", 0, [settings])?;
@@ -145,8 +149,9 @@ impl Rig {
             settings,
         };
         active.set(0, Plain(in_force), 0)?;
+        let reporting = take(&mut ebpf, "REPORTING")?;
         Ok(Self {
-            events: take(&mut ebpf, "EVENTS")?,
+            events: EventRings::take(&mut ebpf, &reporting)?,
             counters: take(&mut ebpf, "COUNTERS")?,
             active,
             in_force,

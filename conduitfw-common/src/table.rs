@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised whenever a layout or a meaning in this module or in [`crate::event`] changes: the
 /// controller does not take over pinned maps of another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Policies that the maps hold at once: the one in force and the next one.
 pub const SLOTS: u32 = 2;
@@ -544,6 +544,10 @@ pub struct Settings {
     pub opening_bucket_mask: u32,
     /// Rows of `STREAMS`, less one; a power of two less one.
     pub stream_mask: u32,
+    /// Rows of `EVENTS` that each processor has; a power of two.
+    pub events: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Connections that were open before the gateway are picked up until the tick counter gets
     /// here; 0 for never.
     pub adopt_until_ticks: u64,
@@ -562,7 +566,8 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// Value of `REPORTING[0]`, one per processor.
+/// Value of `REPORTING[processor]`. The processor alone writes the first 64 bytes, and the reader the rest:
+/// neither takes a line of the other's cache away but where it has to look.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -570,7 +575,7 @@ pub struct Counter {
 pub struct Reporting {
     /// Sequence number of the next event of this processor.
     pub next_sequence: u64,
-    /// Events that found no room in the ring buffer, or were more than a processor tells of.
+    /// Events that found no room in the processor's ring, or were more than it tells of.
     pub lost: u64,
     /// Frames that would have been denied, had their conduit not been in mode observe.
     pub would_deny: u64,
@@ -580,11 +585,19 @@ pub struct Reporting {
     pub room_ticks: u32,
     /// Lower half of the tick counter when the reader was last woken.
     pub woken_ticks: u32,
+    /// Records that were written to the ring, counted round: those from [`Self::taken`] on are the
+    /// reader's.
+    pub written: u32,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u64; 3],
+    /// Records that the reader has taken.
+    pub taken: u32,
+    /// Zero.
+    pub reserved_too: [u32; 15],
 }
 
-/// Events that a processor may write at once.
+/// Events that a processor may write at once; as many as its ring holds, unless there are very many
+/// processors.
 pub const EVENT_BURST: u32 = 8192;
 /// Events that a processor may write in a second, once that many are written: a flood of denials is
 /// counted to the last frame, and does not have the gateway spend its time on telling of it.
@@ -617,6 +630,13 @@ impl Reporting {
         }
         self.room = self.room.wrapping_sub(1);
         true
+    }
+
+    /// Whether a ring of so many records has none that is free, when the reader has taken so many.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_full(&self, taken: u32, records: u32) -> bool {
+        self.written.wrapping_sub(taken) >= records
     }
 
     /// Whether the reader is to be woken for an event: for the first in each tick. It looks again by

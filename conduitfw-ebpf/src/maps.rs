@@ -1,12 +1,13 @@
 //! Every map, and the only way to its values.
 
 use aya_ebpf::{
+    bindings::BPF_RB_FORCE_WAKEUP,
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use conduitfw_common::{
     REASON_SLOTS,
-    event::Trace,
+    event::{EventRecord, Trace},
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     forward::{
@@ -72,10 +73,15 @@ static COUNTERS: PerCpuArray<Counter> =
     PerCpuArray::with_max_entries(MAX_CONDUITS * REASON_SLOTS, 0);
 #[map]
 static RULES: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_RULES, 0);
+/// By processor. The controller sets the sizes of this one and the next.
 #[map]
-static REPORTING: PerCpuArray<Reporting> = PerCpuArray::with_max_entries(1, 0);
+static REPORTING: Array<Reporting> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// A ring for each processor, `Settings::events` rows each: no lock, and no other processor's line.
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+static EVENTS: Array<EventRecord> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Wakes the controller; what it holds says nothing.
+#[map]
+static BELL: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 static RATES: Array<u64> = Array::with_max_entries(MAX_CONDUITS, 0);
 /// Names of conduits and rules by id: the controller's own, kept here to live as long as the
@@ -143,6 +149,7 @@ pub(crate) fn is_tracing() -> bool {
 }
 
 const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// The value behind a pointer that a map lookup gave, to read.
 macro_rules! seen {
@@ -323,8 +330,41 @@ pub(crate) fn count_rule(rule: u16, operations: u32) {
 }
 
 #[inline(always)]
-pub(crate) fn reporting() -> Option<&'static mut Reporting> {
-    held!(REPORTING, 0)
+pub(crate) fn reporting(processor: u32) -> Option<&'static mut Reporting> {
+    held!(REPORTING, processor)
+}
+
+/// [`Reporting::taken`], which user space may change at any time.
+#[inline(always)]
+pub(crate) fn taken(reporting: &Reporting) -> u32 {
+    // SAFETY: reads a field of a reference.
+    unsafe { core::ptr::read_volatile(&raw const reporting.taken) }
+}
+
+/// The row of a processor's ring that is written next; the caller has seen that it is free.
+#[inline(always)]
+pub(crate) fn event(
+    processor: u32,
+    reporting: &Reporting,
+    events: u32,
+) -> Option<&'static mut EventRecord> {
+    let row = reporting.written & events.wrapping_sub(1);
+    held!(EVENTS, processor * events + row)
+}
+
+/// Gives the row that was written last to the reader.
+#[inline(always)]
+pub(crate) fn hand_over(reporting: &mut Reporting) {
+    atomic::publish(&raw mut reporting.written, reporting.written.wrapping_add(1));
+}
+
+/// Wakes the controller. It need not succeed: a bell that was not heard yet is as good.
+#[inline(always)]
+pub(crate) fn ring_bell() {
+    if let Some(mut bell) = BELL.reserve::<u64>(0) {
+        bell.write(0);
+        bell.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+    }
 }
 
 #[inline(always)]

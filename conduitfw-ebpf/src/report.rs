@@ -1,7 +1,7 @@
 //! report: counters, events, and the verdict carried out.
 
 use aya_ebpf::{
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, xdp_action, xdp_md},
+    bindings::{xdp_action, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
 };
 use conduitfw_common::{
@@ -34,7 +34,12 @@ pub(crate) fn report(
         }
         Err(judgement) => {
             trace::decided(judgement);
-            let action = deny(frame.context(), judgement.to_bits(), active.events_a_tick);
+            let action = deny(
+                frame.context(),
+                judgement.to_bits(),
+                active.events_a_tick,
+                active.settings.events,
+            );
             if action != xdp_action::XDP_PASS || !judgement.is_readable() {
                 return action;
             }
@@ -49,7 +54,12 @@ pub(crate) fn report(
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64, events_a_tick: u32) -> u32 {
+pub(crate) extern "C" fn deny(
+    context: *mut xdp_md,
+    bits: u64,
+    events_a_tick: u32,
+    events: u32,
+) -> u32 {
     let judgement = Judgement::from_bits(bits);
     let mut frame = Frame::new(context);
     let bytes = frame.bytes();
@@ -57,12 +67,16 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64, events_a_tick: u3
         return xdp_action::XDP_DROP;
     };
     if judgement.is_event() {
-        emit(&kernel, packet, judgement, bytes, events_a_tick);
+        let room = Room {
+            a_tick: events_a_tick,
+            records: events,
+        };
+        emit(&kernel, packet, judgement, bytes, &room);
     }
     if judgement.is_observed() || judgement.is_notice() {
         maps::count(judgement.conduit(), 0, u64::from(bytes));
         if judgement.is_observed()
-            && let Some(reporting) = maps::reporting()
+            && let Some(reporting) = maps::reporting(processor())
         {
             reporting.would_deny += 1;
         }
@@ -111,56 +125,59 @@ fn send_back(ifindex: u32) -> u32 {
     (unsafe { bpf_redirect(ifindex, 0) }) as u32
 }
 
+/// What there is for events of one processor.
+struct Room {
+    /// [`Active::events_a_tick`].
+    a_tick: u32,
+    /// Records in its ring.
+    records: u32,
+}
+
 #[inline(always)]
-fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32, events_a_tick: u32) {
-    let Some(reporting) = maps::reporting() else {
+fn processor() -> u32 {
+    // SAFETY: the helper has no arguments and no conditions.
+    (unsafe { bpf_get_smp_processor_id() }) as u32
+}
+
+#[inline(always)]
+fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32, room: &Room) {
+    let processor = processor();
+    let Some(reporting) = maps::reporting(processor) else {
         return;
     };
     let sequence = reporting.next_sequence;
     reporting.next_sequence = sequence + 1;
     let now = kernel.now_ticks() as u32;
     // In a world that is measured time stands still.
-    if !reporting.take_room(now, events_a_tick) && !trace::is_on() {
+    let is_in_time = reporting.take_room(now, room.a_tick) || trace::is_on();
+    if !is_in_time || reporting.is_full(maps::taken(reporting), room.records) {
         reporting.lost += 1;
         return;
     }
-    let Some(mut record) = maps::EVENTS.reserve::<EventRecord>(0) else {
+    let Some(record) = maps::event(processor, reporting, room.records) else {
         reporting.lost += 1;
         return;
     };
-    fill(
-        record.as_mut_ptr(),
-        kernel,
-        packet,
-        judgement,
-        bytes,
-        sequence,
-    );
-    record.submit(if reporting.is_to_wake(now) {
-        u64::from(BPF_RB_FORCE_WAKEUP)
-    } else {
-        u64::from(BPF_RB_NO_WAKEUP)
-    });
+    (record.cpu, record.sequence) = (processor, sequence);
+    fill(record, kernel, packet, judgement, bytes);
+    maps::hand_over(reporting);
+    if reporting.is_to_wake(now) {
+        maps::ring_bell();
+    }
 }
 
+/// Writes all of a record but whose it is.
 #[inline(always)]
 fn fill(
-    record: *mut EventRecord,
+    record: &mut EventRecord,
     kernel: &Kernel,
     packet: &Packet,
     judgement: Judgement,
     bytes: u32,
-    sequence: u64,
 ) {
-    // SAFETY: the ring buffer reserved room for a whole record, which is this program's until it is
-    // submitted; every field is written below.
-    let record = unsafe { &mut *record };
     let workspace = kernel.seen();
     // SAFETY: the helper has no arguments and no conditions.
     record.time_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    record.sequence = sequence;
-    // SAFETY: the helper has no arguments and no conditions.
-    record.cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     record.generation = workspace.generation;
     record.ifindex = kernel.ifindex();
     record.vlans = packet.vlans;

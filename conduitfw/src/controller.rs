@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use conduitfw_common::event::EventRecord;
 use jiff::Timestamp;
 use serde_json::json;
 use thiserror::Error;
@@ -323,9 +324,9 @@ impl Controller {
         dataplane::detach(&self.options.instance)
     }
 
-    /// Takes one record of the ring buffer.
-    pub fn take_event(&mut self, bytes: &[u8], clock: WallClock) {
-        self.sink.take(bytes, clock, &mut self.names);
+    /// Takes one record of the rings.
+    pub fn take_event(&mut self, record: EventRecord, clock: WallClock) {
+        self.sink.take(record, clock, &mut self.names);
     }
 
     /// Learns the names of interfaces anew, for the events to come.

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aya::maps::{MapData, RingBuf};
 use serde_json::json;
 use thiserror::Error;
 use tokio::{
@@ -25,7 +24,7 @@ use crate::{
         server::{Command, Server},
     },
     controller::{ApplyError, Controller, Options, StartError, remedy},
-    dataplane::{DataPlaneError, maps::open_events, rtnetlink},
+    dataplane::{DataPlaneError, rings::EventRings, rtnetlink},
     events::WallClock,
     lock::InstanceLock,
     notify::{Notice, notify},
@@ -177,10 +176,10 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
     Ok(())
 }
 
-fn events_of(controller: &Controller) -> Result<AsyncFd<RingBuf<MapData>>, DaemonError> {
-    let ring = open_events(controller.pins())
+fn events_of(controller: &Controller) -> Result<AsyncFd<EventRings>, DaemonError> {
+    let rings = EventRings::open(controller.pins())
         .map_err(|error| StartError::DataPlane(DataPlaneError::from(error)))?;
-    register(ring).map_err(|source| DaemonError::Wait {
+    register(rings).map_err(|source| DaemonError::Wait {
         action: "waiting for events",
         source,
     })
@@ -188,7 +187,7 @@ fn events_of(controller: &Controller) -> Result<AsyncFd<RingBuf<MapData>>, Daemo
 
 /// Lets the event loop wait for a descriptor; only for owners that never exchange it.
 fn register<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: called with an `OwnedFd` and a `RingBuf`: both own one open descriptor, which is the
+    // SAFETY: called with an `OwnedFd` and `EventRings`: both own one open descriptor, which is the
     // same until they are dropped, and the AsyncFd drops its registration before its owner.
     let registered = unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) };
     registered.map_err(io::Error::from)
@@ -198,17 +197,17 @@ fn register<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
 struct Taken {
     /// There was an event.
     any: bool,
-    /// The ring buffer is empty now.
+    /// The rings are empty now.
     is_empty: bool,
 }
 
-/// Takes what is in the ring buffer, within bounds.
-fn take_events(ring: &mut RingBuf<MapData>, controller: &mut Controller) -> Taken {
+/// Takes what is in the rings, within bounds.
+fn take_events(rings: &mut EventRings, controller: &mut Controller) -> Taken {
     let clock = WallClock::read();
     controller.forget_interface_names();
     for taken in 0..EVENTS_AT_ONCE {
-        match ring.next() {
-            Some(record) => controller.take_event(&record, clock),
+        match rings.next() {
+            Some(record) => controller.take_event(record, clock),
             None => {
                 return Taken {
                     any: taken != 0,

@@ -345,8 +345,8 @@ fn read_rules(maps: &Maps, names: &NameTable) -> Result<Vec<RuleStatus>, MapErro
 fn read_reporting(maps: &Maps) -> Result<(EventCounts, u64), MapError> {
     let mut counts = EventCounts::default();
     let mut would_deny = 0;
-    for processor in maps.reporting.get(&0, 0)?.iter() {
-        let row = processor.0;
+    for processor in maps.reporting.iter() {
+        let row = processor?.0;
         counts.delivered += row.next_sequence.saturating_sub(row.lost);
         counts.lost += row.lost;
         would_deny += row.would_deny;

@@ -11,6 +11,7 @@ mod kernel;
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, bail};
+use conduitfw::dataplane::rings::EventRoom;
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw::simulator::{Judged, Simulator};
 use conduitfw_common::table::{ABI_VERSION, Settings};
@@ -48,6 +49,8 @@ pub fn settings(sizes: Sizes) -> Settings {
         flow_bucket_mask: sizes.buckets - 1,
         opening_bucket_mask: sizes.buckets - 1,
         stream_mask: sizes.streams - 1,
+        events: EventRoom::of_machine().map_or(0, EventRoom::records),
+        reserved: 0,
         adopt_until_ticks: 0,
     }
 }

@@ -63,6 +63,16 @@ where
     }
 }
 
+impl<V> Table<V>
+where
+    Plain<V>: Pod,
+{
+    /// The map's descriptor.
+    pub(super) const fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
+    }
+}
+
 impl<V: FromBytes + IntoBytes + Immutable + Copy + 'static> Table<V> {
     /// Writes rows from `first` on.
     ///

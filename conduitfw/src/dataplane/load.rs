@@ -18,6 +18,7 @@ use conduitfw_common::table::{ABI_VERSION, Settings};
 use super::{
     DataPlaneError, Pins,
     maps::{Maps, PINNED, Plain, open_settings},
+    rings::EventRoom,
 };
 
 /// The data plane, built for the BPF target.
@@ -92,7 +93,11 @@ impl TableSizes {
         ]
     }
 
-    fn settings(self, adopt_until_ticks: u64) -> Result<Settings, DataPlaneError> {
+    fn settings(
+        self,
+        room: EventRoom,
+        adopt_until_ticks: u64,
+    ) -> Result<Settings, DataPlaneError> {
         let mut hash_keys = [0; 12];
         for key in &mut hash_keys {
             *key = getrandom::u64().map_err(|error| DataPlaneError::System {
@@ -106,6 +111,8 @@ impl TableSizes {
             flow_bucket_mask: self.flows * 2 / FLOWS_OF_A_BUCKET - 1,
             opening_bucket_mask: self.opening_flows * 2 / FLOWS_OF_A_BUCKET - 1,
             stream_mask: self.inspected_flows - 1,
+            events: room.records(),
+            reserved: 0,
             adopt_until_ticks,
         })
     }
@@ -183,8 +190,12 @@ fn load_into(
     adopt: Duration,
     took_over: bool,
 ) -> Result<Loaded, DataPlaneError> {
+    let room = EventRoom::of_machine().map_err(|source| DataPlaneError::System {
+        action: "counting processors",
+        source,
+    })?;
     let mut loader = EbpfLoader::new();
-    for (name, rows) in sizes.rows() {
+    for (name, rows) in sizes.rows().into_iter().chain(room.rows()) {
         loader.map_max_entries(name, rows);
     }
     for name in PINNED {
@@ -214,7 +225,7 @@ fn load_into(
             // The window is that of the first load: a controller that takes over has nothing to
             // pick up.
             if !took_over {
-                let settings = Plain(sizes.settings(clock.end_of(adopt))?);
+                let settings = Plain(sizes.settings(room, clock.end_of(adopt))?);
                 maps.settings
                     .set(0, settings, 0)
                     .map_err(|source| DataPlaneError::Write {
@@ -441,7 +452,7 @@ mod tests {
         let rounded = sizes.rounded();
         assert_eq!(rounded.flows, 16_384);
         assert_eq!(rounded.opening_flows, 8);
-        let settings = rounded.settings(0).unwrap();
+        let settings = rounded.settings(EventRoom::of_machine().unwrap(), 0).unwrap();
         assert_eq!(TableSizes::of(&settings), rounded);
         assert_eq!(settings.flow_bucket_mask, 16_384 * 2 / 8 - 1);
     }

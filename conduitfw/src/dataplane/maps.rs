@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie},
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
 };
 use conduitfw_common::forward::Port;
 use conduitfw_common::table::{
@@ -68,6 +68,7 @@ pub const PINNED: &[&str] = &[
     "RULES",
     "REPORTING",
     "EVENTS",
+    "BELL",
     "RATES",
     "FLOW_BUCKETS",
     "FLOWS",
@@ -126,8 +127,8 @@ pub struct Maps {
     pub counters: PerCpuArray<MapData, Plain<Counter>>,
     /// Operations allowed, by rule id.
     pub rules: PerCpuArray<MapData, u64>,
-    /// What became of the events.
-    pub reporting: PerCpuArray<MapData, Plain<Reporting>>,
+    /// What became of the events, by processor.
+    pub reporting: Table<Reporting>,
     /// Devices that frames come in by or leave by.
     pub ports: Table<Port>,
     /// VLAN devices by interface and tags.
@@ -255,15 +256,6 @@ pub fn open_settings(directory: &Path) -> Result<Settings, OpenMapError> {
     Ok(row.0)
 }
 
-/// Opens the ring buffer of events.
-///
-/// # Errors
-///
-/// The map is missing, may not be opened, or is no ring buffer.
-pub fn open_events(directory: &Path) -> Result<RingBuf<MapData>, OpenMapError> {
-    open(directory, "EVENTS")
-}
-
 pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DataPlaneError>
 where
     M: TryFrom<Map, Error = MapError>,
@@ -274,17 +266,22 @@ where
     Ok(M::try_from(map)?)
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(
+/// A map that was opened and cannot be used after all.
+pub(super) fn refused(directory: &Path, name: &str, source: MapError) -> OpenMapError {
+    OpenMapError {
+        path: directory.join(name),
+        action: "used",
+        source,
+    }
+}
+
+pub(super) fn open<M: TryFrom<Map, Error = MapError>>(
     directory: &Path,
     name: &str,
 ) -> Result<M, OpenMapError> {
     let path = directory.join(name);
     match MapData::from_pin(&path).and_then(Map::from_map_data) {
-        Ok(map) => M::try_from(map).map_err(|source| OpenMapError {
-            path,
-            action: "used",
-            source,
-        }),
+        Ok(map) => M::try_from(map).map_err(|source| refused(directory, name, source)),
         Err(source) => Err(OpenMapError {
             path,
             action: "opened",

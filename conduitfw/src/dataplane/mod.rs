@@ -13,6 +13,7 @@ mod pins;
 mod ports;
 mod private;
 mod refusals;
+pub mod rings;
 pub mod rtnetlink;
 mod slot;
 

@@ -61,7 +61,7 @@ impl<'p> World<'p> {
             flow_bucket_mask: 15,
             opening_bucket_mask: 15,
             stream_mask: 15,
-            adopt_until_ticks: 0,
+            ..Settings::default()
         });
         simulator.apply(&self.tables, &self.indexes);
         simulator

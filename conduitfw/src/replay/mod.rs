@@ -179,6 +179,8 @@ fn settings(sizes: TableSizes, policy: &Policy) -> Settings {
         opening_bucket_mask: mask(sizes.opening_flows),
         stream_mask: sizes.inspected_flows.saturating_sub(1),
         adopt_until_ticks: if adopt == 0 { 0 } else { FIRST_TICK + adopt },
+        // No room for events: nobody takes them here.
+        ..Settings::default()
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{Maps, NetworkRow, Plain, put_in_force};
+use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::CompiledTables;
 use conduitfw_common::event::{EventOperation, EventRecord, Trace};
 use conduitfw_common::judgement::Judgement;
@@ -16,7 +17,7 @@ use conduitfw_common::table::{
     PairKey, RegisterKey, Settings,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
-use zerocopy::{FromBytes as _, FromZeros as _};
+use zerocopy::FromZeros as _;
 
 use super::{LONGEST, LOOPBACK, Sizes, settings};
 use crate::lab::ebpf_object;
@@ -43,7 +44,7 @@ pub(super) struct Verdict {
 pub(super) struct Kernel {
     ebpf: Ebpf,
     maps: Maps,
-    events: RingBuf<MapData>,
+    events: EventRings,
     traces: Array<MapData, Plain<Trace>>,
     trace: Trace,
     buffer: Vec<u8>,
@@ -68,13 +69,14 @@ impl Kernel {
     pub(super) fn load(sizes: Sizes) -> Result<Self> {
         let object = ebpf_object();
         let mut loader = EbpfLoader::new();
-        for (name, rows) in [
+        let sized = [
             ("FLOW_BUCKETS", sizes.buckets),
             ("FLOWS", sizes.buckets * WAYS),
             ("OPENING_BUCKETS", sizes.buckets),
             ("OPENINGS", sizes.buckets * WAYS),
             ("STREAMS", sizes.streams),
-        ] {
+        ];
+        for (name, rows) in sized.into_iter().chain(EventRoom::of_machine()?.rows()) {
             loader.map_max_entries(name, rows);
         }
         loader.override_global("TRACING", &1_u32, true);
@@ -87,8 +89,9 @@ impl Kernel {
             .try_into()?;
         program.load()?;
         let traces = ebpf.take_map("TRACES").context("no TRACES")?.try_into()?;
-        let events = ebpf.take_map("EVENTS").context("no EVENTS")?.try_into()?;
         let mut maps = Maps::take(&mut ebpf).map_err(|error| anyhow!("{error}"))?;
+        let events =
+            EventRings::take(&mut ebpf, &maps.reporting).map_err(|error| anyhow!("{error}"))?;
         maps.settings.set(0, Plain(settings(sizes)), 0)?;
         Ok(Self {
             ebpf,
@@ -245,12 +248,7 @@ impl Kernel {
             let number = u8::try_from(row.reason).unwrap_or(u8::MAX);
             (row.operation, Reason::from_number(number))
         };
-        let event = match self.events.next() {
-            Some(item) => Some(
-                EventRecord::read_from_bytes(&item).map_err(|_| anyhow!("an event of odd size"))?,
-            ),
-            None => None,
-        };
+        let event = self.events.next();
         Ok(Verdict {
             action: result.return_value,
             bytes,

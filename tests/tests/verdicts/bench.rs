@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, Pod};
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table, put_in_force};
+use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::flow::entry::Stream;
 use conduitfw_common::table::{
@@ -46,14 +47,18 @@ pub(crate) struct Bench {
     pub(crate) operations: Table<Operation>,
     pub(crate) intervals: Table<Interval>,
     pub(crate) counters: PerCpuArray<MapData, Plain<Counter>>,
-    pub(crate) reporting: PerCpuArray<MapData, Plain<Reporting>>,
-    pub(crate) events: RingBuf<MapData>,
+    pub(crate) reporting: Table<Reporting>,
+    pub(crate) events: EventRings,
     pub(crate) rates: Array<MapData, u64>,
     pub(crate) buckets: [(Array<MapData, [u32; 8]>, u32); 2],
     pub(crate) streams: Array<MapData, [u8; size_of::<Stream>()]>,
     pub(crate) ids: Ids,
     pub(crate) generation: u32,
     pub(crate) complaints: Vec<String>,
+}
+
+fn event_room() -> EventRoom {
+    EventRoom::of_machine().unwrap()
 }
 
 fn settings() -> Settings {
@@ -63,6 +68,8 @@ fn settings() -> Settings {
         flow_bucket_mask: FLOWS * 2 / WAYS - 1,
         opening_bucket_mask: OPENINGS * 2 / WAYS - 1,
         stream_mask: STREAMS - 1,
+        events: event_room().records(),
+        reserved: 0,
         adopt_until_ticks: 0,
     }
 }
@@ -118,13 +125,14 @@ impl Bench {
     pub(crate) fn load() -> Self {
         let object = ebpf_object();
         let mut loader = EbpfLoader::new();
-        for (name, rows) in [
+        let sized = [
             ("FLOW_BUCKETS", FLOWS * 2 / WAYS),
             ("FLOWS", FLOWS * 2),
             ("OPENING_BUCKETS", OPENINGS * 2 / WAYS),
             ("OPENINGS", OPENINGS * 2),
             ("STREAMS", STREAMS),
-        ] {
+        ];
+        for (name, rows) in sized.into_iter().chain(event_room().rows()) {
             loader.map_max_entries(name, rows);
         }
         let mut ebpf = loader.load_file(&object).unwrap_or_else(|error| {
@@ -141,6 +149,7 @@ impl Bench {
         );
         let mut table: Table<Settings> = take(&mut ebpf, "SETTINGS");
         table.set(0, Plain(settings()), 0).unwrap();
+        let reporting = take(&mut ebpf, "REPORTING");
         Self {
             active: take(&mut ebpf, "ACTIVE"),
             generations: take(&mut ebpf, "GENERATIONS"),
@@ -153,8 +162,8 @@ impl Bench {
             operations: take(&mut ebpf, "OPERATIONS"),
             intervals: take(&mut ebpf, "INTERVALS"),
             counters: take(&mut ebpf, "COUNTERS"),
-            reporting: take(&mut ebpf, "REPORTING"),
-            events: take(&mut ebpf, "EVENTS"),
+            events: EventRings::take(&mut ebpf, &reporting).unwrap(),
+            reporting,
             rates: take(&mut ebpf, "RATES"),
             buckets: [
                 (take(&mut ebpf, "FLOW_BUCKETS"), FLOWS * 2 / WAYS),

@@ -6,7 +6,6 @@ use conduitfw_common::event::EventRecord;
 use conduitfw_common::table::Counter;
 use conduitfw_common::{REASON_SLOTS, Reason, Verdict};
 use conduitfw_tests::frames::Frame;
-use zerocopy::FromBytes as _;
 
 use crate::bench::{Bench, LOOPBACK, XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use crate::outcome::Want::{Drop, Observed, Pass, SendBack};
@@ -82,14 +81,14 @@ impl Bench {
     }
 
     pub(crate) fn would_deny(&self) -> u64 {
-        let values = self.reporting.get(&0, 0).unwrap();
-        values.iter().map(|value| value.0.would_deny).sum()
+        let rows = self.reporting.iter();
+        rows.map(|row| row.unwrap().0.would_deny).sum()
     }
 
     pub(crate) fn events(&mut self) -> Vec<EventRecord> {
         let mut events = Vec::new();
-        while let Some(item) = self.events.next() {
-            events.push(EventRecord::read_from_bytes(&item).unwrap());
+        while let Some(event) = self.events.next() {
+            events.push(event);
         }
         events
     }
