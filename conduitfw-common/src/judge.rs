@@ -19,7 +19,7 @@ use crate::wire::{ethernet, tcp::flag};
 #[inline(always)]
 pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u16, Judgement> {
     let number = p.generation_number(slot);
-    let mut judgement = match packet::parse(p, p.frame_bytes(), packet) {
+    let judgement = match packet::parse(p, p.frame_bytes(), packet) {
         Ok(()) => match short_way(p, packet, number) {
             Ok(conduit) => return Ok(conduit),
             Err(judgement) => plain_way(p, packet, slot, judgement),
@@ -29,11 +29,10 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u
     if judgement.is_plain_pass() {
         return Ok(judgement.conduit());
     }
-    let is_told = judgement.take_told();
     let workspace = p.workspace();
     workspace.slot = slot;
     workspace.generation = number;
-    if is_told {
+    if judgement.is_of_plain_request() {
         return Err(judgement);
     }
     workspace.operation.fields = 0;

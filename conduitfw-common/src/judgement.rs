@@ -16,7 +16,7 @@ const OBSERVE: u64 = 1 << 40;
 const TO_INITIATOR: u64 = 1 << 41;
 const EDITED: u64 = 1 << 42;
 const NOTICE: u64 = 1 << 43;
-const TOLD: u64 = 1 << 44;
+const PLAIN_REQUEST: u64 = 1 << 44;
 /// From here on the bits name stages.
 const FIRST_STAGE_BIT: u32 = 56;
 const ESTABLISH: u64 = 1 << 60;
@@ -160,19 +160,19 @@ impl Judgement {
         reason == 0 || reason >= PARSED
     }
 
-    /// The same, of a conduit that is enforced, with the operation that is denied in the workspace and no
-    /// flow held any more: nothing is left to be done but to report it.
+    /// The same, of a segment that is one plain request, on a conduit that is enforced; no flow is held any
+    /// more. Nothing is left to be done but to report it, and what it asks for stands in the frame
+    /// ([`crate::modbus::plain::denied`]).
     #[inline(always)]
-    pub const fn told(self) -> Self {
-        Self(self.0 | TOLD)
+    pub const fn of_plain_request(self) -> Self {
+        Self(self.0 | PLAIN_REQUEST)
     }
 
-    /// Takes back what [`Self::told`] said; whether it was said.
+    /// Whether it is [`Self::of_plain_request`].
     #[inline(always)]
-    pub const fn take_told(&mut self) -> bool {
-        let is_told = self.0 & TOLD != 0;
-        self.0 &= !TOLD;
-        is_told
+    #[must_use]
+    pub const fn is_of_plain_request(self) -> bool {
+        self.0 & PLAIN_REQUEST != 0
     }
 
     /// Whether the frame may hold bytes that are to be changed.

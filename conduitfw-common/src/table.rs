@@ -588,8 +588,10 @@ pub struct Reporting {
     /// Records that were written to the ring, counted round: those from [`Self::taken`] on are the
     /// reader's.
     pub written: u32,
+    /// [`Self::taken`] when the ring last seemed full: what the reader's line says is asked for only then.
+    pub known_taken: u32,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u32; 5],
     /// Records that the reader has taken.
     pub taken: u32,
     /// Zero.
@@ -632,11 +634,11 @@ impl Reporting {
         true
     }
 
-    /// Whether a ring of so many records has none that is free, when the reader has taken so many.
+    /// Whether a ring of so many records has none that is free, as far as is known.
     #[inline(always)]
     #[must_use]
-    pub const fn is_full(&self, taken: u32, records: u32) -> bool {
-        self.written.wrapping_sub(taken) >= records
+    pub const fn is_full(&self, records: u32) -> bool {
+        self.written.wrapping_sub(self.known_taken) >= records
     }
 
     /// Whether the reader is to be woken for an event: for the first in each tick. It looks again by

@@ -355,7 +355,10 @@ pub(crate) fn event(
 /// Gives the row that was written last to the reader.
 #[inline(always)]
 pub(crate) fn hand_over(reporting: &mut Reporting) {
-    atomic::publish(&raw mut reporting.written, reporting.written.wrapping_add(1));
+    atomic::publish(
+        &raw mut reporting.written,
+        reporting.written.wrapping_add(1),
+    );
 }
 
 /// Wakes the controller. It need not succeed: a bell that was not heard yet is as good.

@@ -10,6 +10,7 @@ use conduitfw_common::{
     edit,
     event::{EVENT_FRAME_BYTES, EventOperation, EventRecord, direction},
     judgement::Judgement,
+    modbus::plain,
     packet::Packet,
     platform::Platform,
     reset,
@@ -150,7 +151,10 @@ fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32, room
     let now = kernel.now_ticks() as u32;
     // In a world that is measured time stands still.
     let is_in_time = reporting.take_room(now, room.a_tick) || trace::is_on();
-    if !is_in_time || reporting.is_full(maps::taken(reporting), room.records) {
+    if is_in_time && reporting.is_full(room.records) {
+        reporting.known_taken = maps::taken(reporting);
+    }
+    if !is_in_time || reporting.is_full(room.records) {
         reporting.lost += 1;
         return;
     }
@@ -200,36 +204,15 @@ fn fill(
     record.verdict = judgement.verdict() as u8;
     record.would_deny = u8::from(judgement.is_observed());
     record.direction = judgement.direction_number();
-    if workspace.denied.fields == 0 {
+    if judgement.is_of_plain_request() {
+        record.protocol = protocol::MODBUS;
+        copy(&mut record.operation, &plain::denied(kernel, packet));
+    } else if workspace.denied.fields == 0 {
         record.protocol = protocol::NONE;
         record.operation = EventOperation::default();
     } else {
         record.protocol = protocol::MODBUS;
-        // Field by field, for the same reason.
-        let EventOperation {
-            fields,
-            transaction_id,
-            protocol_id,
-            length,
-            unit,
-            function,
-            sub_function,
-            address,
-            quantity,
-            value,
-        } = workspace.denied;
-        record.operation = EventOperation {
-            fields,
-            transaction_id,
-            protocol_id,
-            length,
-            unit,
-            function,
-            sub_function,
-            address,
-            quantity,
-            value,
-        };
+        copy(&mut record.operation, &workspace.denied);
     }
     // Nearly every frame is as long.
     if kernel.frame.copy_head(&mut record.frame).is_ok() {
@@ -249,4 +232,33 @@ fn fill(
         record.frame[word] = bytes;
     }
     record.captured = captured;
+}
+
+/// Field by field: of the whole LLVM makes a call to `memmove`.
+#[inline(always)]
+fn copy(to: &mut EventOperation, from: &EventOperation) {
+    let EventOperation {
+        fields,
+        transaction_id,
+        protocol_id,
+        length,
+        unit,
+        function,
+        sub_function,
+        address,
+        quantity,
+        value,
+    } = *from;
+    *to = EventOperation {
+        fields,
+        transaction_id,
+        protocol_id,
+        length,
+        unit,
+        function,
+        sub_function,
+        address,
+        quantity,
+        value,
+    };
 }

@@ -19,6 +19,7 @@ use conduitfw_common::{
     flow::key::WAYS,
     judge,
     judgement::Judgement,
+    modbus::plain,
     packet::Packet,
     platform::{FlowTable, Workspace},
     reset,
@@ -148,7 +149,11 @@ impl Simulator {
         Judged {
             judgement,
             packet,
-            operation: self.workspace.denied.told(),
+            operation: if judgement.is_of_plain_request() {
+                plain::denied(self, &packet)
+            } else {
+                self.workspace.denied.told()
+            },
             operations: std::mem::take(&mut self.operations),
             outcome: self.carry_out(frame, &packet, judgement),
         }

@@ -3,6 +3,7 @@
 //! from the frame's bytes, one such request after the other; whatever is any different is left to
 //! [`crate::inspect`], which judges these alike.
 
+use crate::event::EventOperation;
 use crate::flow::connection;
 use crate::flow::entry::{
     Direction, FlowEntry, HISTORY_BYTES, KnownCell, OUTSTANDING, Outstanding, Stream, request_state,
@@ -25,8 +26,8 @@ const ROW_BYTES: u16 = 12;
 /// Judges the segment at hand, of the initiator of the flow at `place`, which the caller holds: data and
 /// nothing else, of a connection about which nothing is unusual ([`Judgement::PLAIN`]). It is tracked
 /// here. When all of it is plain and allowed, it passes, and the flow is let go of. A request that no
-/// rule allows at all may be denied: then the judgement is [`Judgement::told`], and the flow is let go of as
-/// well. With any other denial the caller still holds it. Else [`Judgement::INSPECT`]: so many bytes as
+/// rule allows at all may be denied: then the judgement is [`Judgement::of_plain_request`], and the flow is
+/// let go of as well. With any other denial the caller still holds it. Else [`Judgement::INSPECT`]: so many bytes as
 /// [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has happened to
 /// the rest.
 #[inline(always)]
@@ -72,8 +73,11 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     // Nearly every segment is one request; by itself, for what a loop keeps from one round to the next
     // costs.
     if packet.payload_bytes == REQUEST_BYTES {
-        if !run.judge_one(p, packet.payload_at, due) {
-            return refuse(p, flow, &run, packet);
+        let Some(asked) = Asked::read(p, packet.payload_at) else {
+            return Judgement::INSPECT;
+        };
+        if !run.judge_one(p, &asked, due) {
+            return refuse(p, flow, &run, &asked);
         }
     } else {
         let taken = run.judge_all(p, packet.payload_at, due, packet.payload_bytes);
@@ -102,8 +106,14 @@ fn refuse<P: Platform>(
     p: &mut P,
     flow: P::FlowPointer,
     run: &Run<P::StreamPointer>,
-    packet: &Packet,
+    asked: &Asked,
 ) -> Judgement {
+    let Some(reason) = run.reason_against(p, asked) else {
+        return Judgement::INSPECT;
+    };
+    if p.is_followed() {
+        p.workspace().operation = asked.told();
+    }
     let Some(entry) = p.flow_at(flow) else {
         return Judgement::INSPECT;
     };
@@ -111,25 +121,23 @@ fn refuse<P: Platform>(
     if entry.on_deny != Verdict::Drop.number() || entry.observe != 0 {
         return Judgement::INSPECT;
     }
-    let Some(asked) = Asked::read(p, packet.payload_at) else {
-        return Judgement::INSPECT;
-    };
-    let Some(reason) = run.reason_against(p, &asked) else {
-        return Judgement::INSPECT;
-    };
-    let told = asked.told();
-    p.workspace().denied = told;
+    P::let_go(entry);
     if p.is_followed() {
-        p.workspace().operation = told;
         p.judged(reason.number());
     }
-    let Some(entry) = p.flow_at(flow) else {
-        return Judgement::INSPECT;
-    };
-    P::let_go(entry);
     Judgement::deny(reason, conduit)
         .going(Direction::Request)
-        .told()
+        .of_plain_request()
+}
+
+/// What the segment at hand asks for, when its judgement is [`Judgement::of_plain_request`]: it was read
+/// when it was judged, and stands there still.
+#[inline(always)]
+pub fn denied<P: Platform>(p: &P, packet: &Packet) -> EventOperation {
+    match Asked::read(p, packet.payload_at) {
+        Some(asked) => asked.told(),
+        None => EventOperation::default(),
+    }
 }
 
 /// What becomes of a segment that cannot belong to its connection.
@@ -192,14 +200,16 @@ impl<R: Copy> Run<R> {
 
     /// Judges the one request of a segment: whether it is plain and allowed.
     #[inline(always)]
-    fn judge_one<P: Platform<StreamPointer = R>>(&self, p: &mut P, at: u32, sequence: u32) -> bool {
-        let Some(asked) = Asked::read(p, at) else {
-            return false;
-        };
+    fn judge_one<P: Platform<StreamPointer = R>>(
+        &self,
+        p: &mut P,
+        asked: &Asked,
+        sequence: u32,
+    ) -> bool {
         let Some(interval) = self.interval_of(p, asked.unit, asked.function, asked.address) else {
             return false;
         };
-        if asked.last() > u32::from(interval.reach) || !self.remember(p, &asked, sequence) {
+        if asked.last() > u32::from(interval.reach) || !self.remember(p, asked, sequence) {
             return false;
         }
         p.count_rule(interval.rule, 1);

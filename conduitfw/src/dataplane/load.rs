@@ -93,11 +93,7 @@ impl TableSizes {
         ]
     }
 
-    fn settings(
-        self,
-        room: EventRoom,
-        adopt_until_ticks: u64,
-    ) -> Result<Settings, DataPlaneError> {
+    fn settings(self, room: EventRoom, adopt_until_ticks: u64) -> Result<Settings, DataPlaneError> {
         let mut hash_keys = [0; 12];
         for key in &mut hash_keys {
             *key = getrandom::u64().map_err(|error| DataPlaneError::System {
@@ -452,7 +448,9 @@ mod tests {
         let rounded = sizes.rounded();
         assert_eq!(rounded.flows, 16_384);
         assert_eq!(rounded.opening_flows, 8);
-        let settings = rounded.settings(EventRoom::of_machine().unwrap(), 0).unwrap();
+        let settings = rounded
+            .settings(EventRoom::of_machine().unwrap(), 0)
+            .unwrap();
         assert_eq!(TableSizes::of(&settings), rounded);
         assert_eq!(settings.flow_bucket_mask, 16_384 * 2 / 8 - 1);
     }

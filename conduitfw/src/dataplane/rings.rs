@@ -47,7 +47,10 @@ impl EventRoom {
     /// It does not say how many processors it may have.
     pub fn of_machine() -> io::Result<Self> {
         let processors = nr_cpus().map_err(|(path, error)| {
-            io::Error::new(error.kind(), format!("how many processors: {path}: {error}"))
+            io::Error::new(
+                error.kind(),
+                format!("how many processors: {path}: {error}"),
+            )
         })?;
         Ok(Self::of(u32::try_from(processors).unwrap_or(u32::MAX)))
     }
@@ -165,7 +168,10 @@ impl EventRings {
 
     /// Takes a record. Those of one processor come in their order; of several processors that have some,
     /// the oldest comes first, as far as the kernel's coarse clock tells them apart.
-    #[expect(clippy::should_implement_trait, reason = "there may be more after none")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "there may be more after none"
+    )]
     pub fn next(&mut self) -> Option<EventRecord> {
         let processor = match self.oldest() {
             Some(processor) => processor,
