@@ -196,6 +196,14 @@ impl Judgement {
         self.reason_number() != 0 && !self.is_observed() && !self.is_notice() && !self.is_edited()
     }
 
+    /// Whether the frame is dropped and nothing else comes of it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_only_dropped(self) -> bool {
+        const DROP: u64 = (Verdict::Drop as u64) << VERDICT_SHIFT;
+        self.0 & (0xff << VERDICT_SHIFT | OBSERVE | EDITED | NOTICE) == DROP
+    }
+
     /// Number of the reason; 0 when the frame is allowed.
     #[inline(always)]
     #[must_use]

@@ -104,6 +104,16 @@ impl Headers for Kernel {
     }
 }
 
+/// The tick counter, or what the measured world says.
+#[inline(always)]
+pub(crate) fn now_ticks() -> u64 {
+    if trace::is_on() {
+        return trace::now_ticks();
+    }
+    // SAFETY: the helper has no arguments and no conditions.
+    unsafe { bpf_jiffies64() }
+}
+
 impl Platform for Kernel {
     #[inline(always)]
     fn frame_bytes(&self) -> u32 {
@@ -117,11 +127,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn now_ticks(&self) -> u64 {
-        if trace::is_on() {
-            return trace::now_ticks();
-        }
-        // SAFETY: the helper has no arguments and no conditions.
-        unsafe { bpf_jiffies64() }
+        now_ticks()
     }
 
     #[inline(always)]

@@ -17,7 +17,12 @@ use conduitfw_common::{
     table::{ACTIVE_FAST, ACTIVE_SLOT, Active, protocol},
 };
 
-use crate::{forward, frame::Frame, kernel::Kernel, maps, stages, trace};
+use crate::{
+    forward,
+    frame::Frame,
+    kernel::{self, Kernel},
+    maps, stages, trace,
+};
 
 /// Reports the judgement and carries it out, by what the word of `ACTIVE` was when the frame came in; the
 /// cold half of it is a stage of its own.
@@ -35,12 +40,18 @@ pub(crate) fn report(
         }
         Err(judgement) => {
             trace::decided(judgement);
-            let action = deny(
-                frame.context(),
-                judgement.to_bits(),
-                active.events_a_tick,
-                active.settings.events,
-            );
+            if judgement.is_event() && has_room(active) {
+                tell(frame.context(), judgement.to_bits(), active.settings.events);
+            }
+            if judgement.is_only_dropped() {
+                maps::count(
+                    judgement.conduit(),
+                    judgement.reason_number(),
+                    frame.length(),
+                );
+                return xdp_action::XDP_DROP;
+            }
+            let action = deny(frame.context(), judgement.to_bits());
             if action != xdp_action::XDP_PASS || !judgement.is_readable() {
                 return action;
             }
@@ -53,27 +64,63 @@ pub(crate) fn report(
     }
 }
 
+/// Takes the number of the next event; whether it may be told of.
+#[inline(always)]
+fn has_room(active: &Active) -> bool {
+    let Some(reporting) = maps::reporting(processor()) else {
+        return false;
+    };
+    let records = active.settings.events;
+    reporting.next_sequence += 1;
+    // In a world that is measured time stands still.
+    let is_in_time =
+        reporting.take_room(kernel::now_ticks() as u32, active.events_a_tick) || trace::is_on();
+    if is_in_time && reporting.is_full(records) {
+        reporting.known_taken = maps::taken(reporting);
+    }
+    if is_in_time && !reporting.is_full(records) {
+        return true;
+    }
+    reporting.lost += 1;
+    false
+}
+
+/// Stage: writes the event whose number was taken.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn deny(
-    context: *mut xdp_md,
-    bits: u64,
-    events_a_tick: u32,
-    events: u32,
-) -> u32 {
+pub(crate) extern "C" fn tell(context: *mut xdp_md, bits: u64, records: u32) -> u32 {
+    let judgement = Judgement::from_bits(bits);
+    let Some((kernel, packet)) = Kernel::new(Frame::new(context)) else {
+        return 0;
+    };
+    let processor = processor();
+    let Some(reporting) = maps::reporting(processor) else {
+        return 0;
+    };
+    let Some(record) = maps::event(processor, reporting, records) else {
+        reporting.lost += 1;
+        return 0;
+    };
+    record.cpu = processor;
+    record.sequence = reporting.next_sequence.wrapping_sub(1);
+    fill(record, &kernel, packet, judgement);
+    maps::hand_over(reporting);
+    if reporting.is_to_wake(kernel::now_ticks() as u32) {
+        maps::ring_bell();
+    }
+    0
+}
+
+/// Stage: what is left to be done with a frame that is denied, but not simply dropped.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     let judgement = Judgement::from_bits(bits);
     let mut frame = Frame::new(context);
     let bytes = frame.bytes();
     let Some((kernel, packet)) = Kernel::new(frame) else {
         return xdp_action::XDP_DROP;
     };
-    if judgement.is_event() {
-        let room = Room {
-            a_tick: events_a_tick,
-            records: events,
-        };
-        emit(&kernel, packet, judgement, bytes, &room);
-    }
     if judgement.is_observed() || judgement.is_notice() {
         maps::count(judgement.conduit(), 0, u64::from(bytes));
         if judgement.is_observed()
@@ -126,59 +173,15 @@ fn send_back(ifindex: u32) -> u32 {
     (unsafe { bpf_redirect(ifindex, 0) }) as u32
 }
 
-/// What there is for events of one processor.
-struct Room {
-    /// [`Active::events_a_tick`].
-    a_tick: u32,
-    /// Records in its ring.
-    records: u32,
-}
-
 #[inline(always)]
 fn processor() -> u32 {
     // SAFETY: the helper has no arguments and no conditions.
     (unsafe { bpf_get_smp_processor_id() }) as u32
 }
 
-#[inline(always)]
-fn emit(kernel: &Kernel, packet: &Packet, judgement: Judgement, bytes: u32, room: &Room) {
-    let processor = processor();
-    let Some(reporting) = maps::reporting(processor) else {
-        return;
-    };
-    let sequence = reporting.next_sequence;
-    reporting.next_sequence = sequence + 1;
-    let now = kernel.now_ticks() as u32;
-    // In a world that is measured time stands still.
-    let is_in_time = reporting.take_room(now, room.a_tick) || trace::is_on();
-    if is_in_time && reporting.is_full(room.records) {
-        reporting.known_taken = maps::taken(reporting);
-    }
-    if !is_in_time || reporting.is_full(room.records) {
-        reporting.lost += 1;
-        return;
-    }
-    let Some(record) = maps::event(processor, reporting, room.records) else {
-        reporting.lost += 1;
-        return;
-    };
-    (record.cpu, record.sequence) = (processor, sequence);
-    fill(record, kernel, packet, judgement, bytes);
-    maps::hand_over(reporting);
-    if reporting.is_to_wake(now) {
-        maps::ring_bell();
-    }
-}
-
 /// Writes all of a record but whose it is.
 #[inline(always)]
-fn fill(
-    record: &mut EventRecord,
-    kernel: &Kernel,
-    packet: &Packet,
-    judgement: Judgement,
-    bytes: u32,
-) {
+fn fill(record: &mut EventRecord, kernel: &Kernel, packet: &Packet, judgement: Judgement) {
     let workspace = kernel.seen();
     // SAFETY: the helper has no arguments and no conditions.
     record.time_ns = unsafe { bpf_ktime_get_coarse_ns() };
@@ -197,6 +200,7 @@ fn fill(
         record.destination_port = packet.destination_port;
     }
     record.conduit = judgement.conduit();
+    let bytes = kernel.frame.bytes();
     record.frame_length = if bytes > 0xffff { 0xffff } else { bytes as u16 };
     record.ether_type = packet.ether_type;
     record.transport = packet.transport;
