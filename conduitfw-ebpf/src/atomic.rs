@@ -32,7 +32,13 @@ pub(crate) fn replace<T: Word>(pointer: *mut T, old: T, new: T) -> bool {
 /// Takes the lock in `*pointer` if it is free.
 #[inline(always)]
 pub(crate) fn try_lock(pointer: *mut u32) -> bool {
-    replace(pointer, 0, 1)
+    // SAFETY: as for `replace`.
+    let seen = unsafe { pointer.read_volatile() };
+    // SAFETY: as for `replace`.
+    let (found, _) = unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(pointer, seen, 1)
+    };
+    seen | found == 0
 }
 
 /// Waits a little for the lock in `*pointer`; `false` when somebody else kept it.
