@@ -36,7 +36,9 @@ pub(crate) fn try_lock(pointer: *mut u32) -> bool {
     let seen = unsafe { pointer.read_volatile() };
     // SAFETY: as for `replace`.
     let (found, _) = unsafe {
-        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(pointer, seen, 1)
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            pointer, seen, 1,
+        )
     };
     seen | found == 0
 }

@@ -42,13 +42,20 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     if let Err(reason) = connection::track_data(entry, packet, Direction::Request) {
         return out_of_turn(entry, reason, Direction::Request);
     }
-    let (index, serial) = (entry.stream.wrapping_sub(1), entry.serial);
-    let (due, acknowledged) = (entry.request.next, entry.request.acknowledged);
-    let (generation, rule_set) = (entry.generation, entry.rule_set);
-    // The frame's own time, as the short way noted it.
-    let (limit, now) = (u32::from(entry.outstanding), low(entry.last_seen_ticks));
+    let index = entry.stream.wrapping_sub(1);
     let Some(row) = p.stream_pointer(index) else {
         return Judgement::INSPECT;
+    };
+    let Some(entry) = p.flow_at(flow) else {
+        return Judgement::INSPECT;
+    };
+    let (serial, due, acknowledged) =
+        (entry.serial, entry.request.next, entry.request.acknowledged);
+    let run = Run {
+        flow,
+        row,
+        index,
+        slot,
     };
     let Some(stream) = p.stream_at(row) else {
         return Judgement::INSPECT;
@@ -61,15 +68,6 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
     {
         return Judgement::INSPECT;
     }
-    let run = Run {
-        row,
-        index,
-        slot,
-        generation,
-        rule_set,
-        limit,
-        now,
-    };
     // Nearly every segment is one request; by itself, for what a loop keeps from one round to the next
     // costs.
     if packet.payload_bytes == REQUEST_BYTES {
@@ -77,7 +75,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
             return Judgement::INSPECT;
         };
         if !run.judge_one(p, &asked, due) {
-            return refuse(p, flow, &run, &asked);
+            return refuse(p, &run, &asked);
         }
     } else {
         let taken = run.judge_all(p, packet.payload_at, due, packet.payload_bytes);
@@ -102,19 +100,17 @@ pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> 
 /// function that no rule allows it is known what becomes, as [`crate::inspect`] has it, where denied segments
 /// are dropped. Whoever floods the gateway with those is not to cost it more than he must.
 #[inline(always)]
-fn refuse<P: Platform>(
-    p: &mut P,
-    flow: P::FlowPointer,
-    run: &Run<P::StreamPointer>,
-    asked: &Asked,
-) -> Judgement {
-    let Some(reason) = run.reason_against(p, asked) else {
+fn refuse<P: Platform>(p: &mut P, run: &Run<P>, asked: &Asked) -> Judgement {
+    let Some(reason) = run
+        .rules(p)
+        .and_then(|rules| rules.reason_against(p, run.row, asked))
+    else {
         return Judgement::INSPECT;
     };
     if p.is_followed() {
         p.workspace().operation = asked.told();
     }
-    let Some(entry) = p.flow_at(flow) else {
+    let Some(entry) = p.flow_at(run.flow) else {
         return Judgement::INSPECT;
     };
     let conduit = entry.conduit;
@@ -159,30 +155,30 @@ pub(super) const fn is_of(stream: &Stream, place: u32, serial: u32) -> bool {
 }
 
 /// The requests of a segment.
-struct Run<R> {
-    row: R,
+struct Run<P: Platform> {
+    flow: P::FlowPointer,
+    row: P::StreamPointer,
     /// Index into `STREAMS`.
     index: u32,
     slot: u32,
-    generation: u32,
-    rule_set: u16,
-    /// Requests that may wait for a reply.
-    limit: u32,
-    /// The tick counter.
-    now: u32,
 }
 
-impl<R: Copy> Run<R> {
+impl<P: Platform> Run<P> {
+    /// The rules that hold for the flow. Read where they are needed, and not kept.
+    #[inline(always)]
+    fn rules(&self, p: &mut P) -> Option<Rules> {
+        let entry = p.flow_at(self.flow)?;
+        Some(Rules {
+            slot: self.slot,
+            generation: entry.generation,
+            rule_set: entry.rule_set,
+        })
+    }
+
     /// Judges the requests in `bytes` bytes of the frame from `at` on, the first of which has this
     /// sequence number. Answers the bytes of those that are plain and allowed.
     #[inline(always)]
-    fn judge_all<P: Platform<StreamPointer = R>>(
-        &self,
-        p: &mut P,
-        at: u32,
-        sequence: u32,
-        bytes: u32,
-    ) -> u32 {
+    fn judge_all(&self, p: &mut P, at: u32, sequence: u32, bytes: u32) -> u32 {
         let mut taken = 0_u32;
         let mut known = Known::NOTHING;
         for _ in 0..OUTSTANDING {
@@ -200,13 +196,12 @@ impl<R: Copy> Run<R> {
 
     /// Judges the one request of a segment: whether it is plain and allowed.
     #[inline(always)]
-    fn judge_one<P: Platform<StreamPointer = R>>(
-        &self,
-        p: &mut P,
-        asked: &Asked,
-        sequence: u32,
-    ) -> bool {
-        let Some(interval) = self.interval_of(p, asked.unit, asked.function, asked.address) else {
+    fn judge_one(&self, p: &mut P, asked: &Asked, sequence: u32) -> bool {
+        let Some(rules) = self.rules(p) else {
+            return false;
+        };
+        let (unit, function) = (asked.unit, asked.function);
+        let Some(interval) = rules.interval_of(p, self.row, unit, function, asked.address) else {
             return false;
         };
         if asked.last() > u32::from(interval.reach) || !self.remember(p, asked, sequence) {
@@ -218,21 +213,18 @@ impl<R: Copy> Run<R> {
 
     /// Judges the request that begins at `at` of the frame.
     #[inline(always)]
-    fn is_allowed<P: Platform<StreamPointer = R>>(
-        &self,
-        p: &mut P,
-        known: &mut Known,
-        at: u32,
-        sequence: u32,
-    ) -> bool {
+    fn is_allowed(&self, p: &mut P, known: &mut Known, at: u32, sequence: u32) -> bool {
         let Some(asked) = Asked::read(p, at) else {
             return false;
         };
         if !known.holds(&asked) {
             known.count(p);
+            let Some(rules) = self.rules(p) else {
+                return false;
+            };
             let workspace = p.workspace();
-            (workspace.slot, workspace.generation) = (self.slot, self.generation);
-            (workspace.stream, workspace.rule_set) = (self.index, self.rule_set);
+            (workspace.slot, workspace.generation) = (rules.slot, rules.generation);
+            (workspace.stream, workspace.rule_set) = (self.index, rules.rule_set);
             known.unit_and_function = asked.unit_and_function();
             known.interval = p.find_plain(asked.unit, asked.function, asked.address);
         }
@@ -246,20 +238,78 @@ impl<R: Copy> Run<R> {
         true
     }
 
+    /// Notes a request in the row of its transaction id, and in the history; `false` when the row is
+    /// taken, or too many wait.
+    #[inline(always)]
+    fn remember(&self, p: &mut P, asked: &Asked, sequence: u32) -> bool {
+        let Some(entry) = p.flow_at(self.flow) else {
+            return false;
+        };
+        // The frame's own time, as the short way noted it.
+        let (limit, now) = (u32::from(entry.outstanding), low(entry.last_seen_ticks));
+        let Some(stream) = p.stream_at(self.row) else {
+            return false;
+        };
+        if stream.waiting >= limit {
+            return false;
+        }
+        let [t1, t0, ..] = asked.head.to_ne_bytes();
+        let first = first_row(u16::from_be_bytes([t1, t0]));
+        let Some(row) = stream.outstanding.get_mut(first) else {
+            return false;
+        };
+        if row.state != request_state::FREE {
+            return false;
+        }
+        stream.waiting = stream.waiting.wrapping_add(1);
+        *row = Outstanding {
+            head: asked.head,
+            sequence,
+            asked_ticks: now,
+            reply_sequence: 0,
+            operands: asked.operands,
+            bytes: ROW_BYTES,
+            reply_length: 0,
+            echo: 0,
+            echo_kind: echo::PLAIN,
+            state: request_state::WAITING,
+            reason: 0,
+            is_guarded: 0,
+            reserved: [0; 6],
+        };
+        P::keep_twelve(stream, sequence, asked.head, asked.operands);
+        if p.is_followed() {
+            p.workspace().operation = asked.told();
+            p.judged(0);
+        }
+        true
+    }
+}
+
+/// Where the rules for a flow stand.
+#[derive(Clone, Copy)]
+struct Rules {
+    slot: u32,
+    generation: u32,
+    rule_set: u16,
+}
+
+impl Rules {
     /// The interval of the rule that allows an operation which begins with this operand, whatever is
     /// written and however often.
     #[inline(always)]
-    fn interval_of<P: Platform<StreamPointer = R>>(
+    fn interval_of<P: Platform>(
         &self,
         p: &mut P,
+        row: P::StreamPointer,
         unit: u8,
         function: u8,
         address: u16,
     ) -> Option<Interval> {
-        if p.stream_at(self.row)?.known.key != self.key(unit, function) {
-            self.look_up(p, unit, function)?;
+        if p.stream_at(row)?.known.key != self.key(unit, function) {
+            self.look_up(p, row, unit, function)?;
         }
-        let cell = p.stream_at(self.row)?.known.cell;
+        let cell = p.stream_at(row)?.known.cell;
         if cell.kind == operation::ALLOWED {
             return Some(Interval {
                 first: 0,
@@ -292,84 +342,39 @@ impl<R: Copy> Run<R> {
 
     /// Why no rule allows the function for the unit, if none does.
     #[inline(always)]
-    fn reason_against<P: Platform<StreamPointer = R>>(
+    fn reason_against<P: Platform>(
         &self,
         p: &mut P,
+        row: P::StreamPointer,
         asked: &Asked,
     ) -> Option<Reason> {
-        let known = &p.stream_at(self.row)?.known;
+        let known = &p.stream_at(row)?.known;
         if known.key == self.key(asked.unit, asked.function) {
             return (known.cell.kind == operation::DENIED).then_some(Reason::FunctionNotAllowed);
         }
-        let row = p.operation_row(self.slot, self.rule_set, asked.unit);
-        (row == 0).then_some(Reason::UnitNotAllowed)
+        let operations = p.operation_row(self.slot, self.rule_set, asked.unit);
+        (operations == 0).then_some(Reason::UnitNotAllowed)
     }
 
     /// Keeps the cell for a unit and a function with the stream.
     #[inline(always)]
-    fn look_up<P: Platform<StreamPointer = R>>(
+    fn look_up<P: Platform>(
         &self,
         p: &mut P,
+        row: P::StreamPointer,
         unit: u8,
         function: u8,
     ) -> Option<()> {
-        let row = p.operation_row(self.slot, self.rule_set, unit);
-        if row == 0 {
+        let operations = p.operation_row(self.slot, self.rule_set, unit);
+        if operations == 0 {
             return None;
         }
-        let cell = p.operation(self.slot, row, function)?;
-        p.stream_at(self.row)?.known = KnownCell {
+        let cell = p.operation(self.slot, operations, function)?;
+        p.stream_at(row)?.known = KnownCell {
             key: self.key(unit, function),
             cell,
         };
         Some(())
-    }
-
-    /// Notes a request in the row of its transaction id, and in the history; `false` when the row is
-    /// taken, or too many wait.
-    #[inline(always)]
-    fn remember<P: Platform<StreamPointer = R>>(
-        &self,
-        p: &mut P,
-        asked: &Asked,
-        sequence: u32,
-    ) -> bool {
-        let Some(stream) = p.stream_at(self.row) else {
-            return false;
-        };
-        if stream.waiting >= self.limit {
-            return false;
-        }
-        let [t1, t0, ..] = asked.head.to_ne_bytes();
-        let first = first_row(u16::from_be_bytes([t1, t0]));
-        let Some(row) = stream.outstanding.get_mut(first) else {
-            return false;
-        };
-        if row.state != request_state::FREE {
-            return false;
-        }
-        stream.waiting = stream.waiting.wrapping_add(1);
-        *row = Outstanding {
-            head: asked.head,
-            sequence,
-            asked_ticks: self.now,
-            reply_sequence: 0,
-            operands: asked.operands,
-            bytes: ROW_BYTES,
-            reply_length: 0,
-            echo: 0,
-            echo_kind: echo::PLAIN,
-            state: request_state::WAITING,
-            reason: 0,
-            is_guarded: 0,
-            reserved: [0; 6],
-        };
-        P::keep_twelve(stream, sequence, asked.head, asked.operands);
-        if p.is_followed() {
-            p.workspace().operation = asked.told();
-            p.judged(0);
-        }
-        true
     }
 }
 
@@ -429,16 +434,12 @@ pub fn find<P: Platform>(p: &mut P, unit: u8, function: u8, address: u16) -> u64
     let Some(row) = p.stream_pointer(index) else {
         return NO_INTERVAL;
     };
-    let run = Run {
-        row,
-        index,
+    let rules = Rules {
         slot,
         generation,
         rule_set,
-        limit: 0,
-        now: 0,
     };
-    match run.interval_of(p, unit, function, address) {
+    match rules.interval_of(p, row, unit, function, address) {
         Some(interval) => {
             u64::from(interval.first)
                 | u64::from(interval.last) << 16
