@@ -311,10 +311,8 @@ impl KnownCell {
     /// for, in one word.
     #[inline(always)]
     #[must_use]
-    pub fn key(generation: u32, rule_set: u16, unit: u8, function: u8) -> u64 {
-        u64::from(generation)
-            | u64::from(u16::from_ne_bytes([unit, function])) << 32
-            | u64::from(rule_set) << 48
+    pub fn key(generation: u32, rule_set: u16, unit_and_function: u16) -> u64 {
+        u64::from(generation) | u64::from(unit_and_function) << 32 | u64::from(rule_set) << 48
     }
 }
 

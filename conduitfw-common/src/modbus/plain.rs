@@ -200,8 +200,8 @@ impl<P: Platform> Run<P> {
         let Some(rules) = self.rules(p) else {
             return false;
         };
-        let (unit, function) = (asked.unit, asked.function);
-        let Some(interval) = rules.interval_of(p, self.row, unit, function, asked.address) else {
+        let wanted = asked.unit_and_function();
+        let Some(interval) = rules.interval_of(p, self.row, wanted, asked.address) else {
             return false;
         };
         if asked.last() > u32::from(interval.reach) || !self.remember(p, asked, sequence) {
@@ -302,12 +302,11 @@ impl Rules {
         &self,
         p: &mut P,
         row: P::StreamPointer,
-        unit: u8,
-        function: u8,
+        unit_and_function: u16,
         address: u16,
     ) -> Option<Interval> {
-        if p.stream_at(row)?.known.key != self.key(unit, function) {
-            self.look_up(p, row, unit, function)?;
+        if p.stream_at(row)?.known.key != self.key(unit_and_function) {
+            self.look_up(p, row, unit_and_function)?;
         }
         let cell = p.stream_at(row)?.known.cell;
         if cell.kind == operation::ALLOWED {
@@ -336,8 +335,8 @@ impl Rules {
     }
 
     #[inline(always)]
-    fn key(&self, unit: u8, function: u8) -> u64 {
-        KnownCell::key(self.generation, self.rule_set, unit, function)
+    fn key(&self, unit_and_function: u16) -> u64 {
+        KnownCell::key(self.generation, self.rule_set, unit_and_function)
     }
 
     /// Why no rule allows the function for the unit, if none does.
@@ -349,7 +348,7 @@ impl Rules {
         asked: &Asked,
     ) -> Option<Reason> {
         let known = &p.stream_at(row)?.known;
-        if known.key == self.key(asked.unit, asked.function) {
+        if known.key == self.key(asked.unit_and_function()) {
             return (known.cell.kind == operation::DENIED).then_some(Reason::FunctionNotAllowed);
         }
         let operations = p.operation_row(self.slot, self.rule_set, asked.unit);
@@ -362,16 +361,16 @@ impl Rules {
         &self,
         p: &mut P,
         row: P::StreamPointer,
-        unit: u8,
-        function: u8,
+        unit_and_function: u16,
     ) -> Option<()> {
+        let [unit, function] = unit_and_function.to_ne_bytes();
         let operations = p.operation_row(self.slot, self.rule_set, unit);
         if operations == 0 {
             return None;
         }
         let cell = p.operation(self.slot, operations, function)?;
         p.stream_at(row)?.known = KnownCell {
-            key: self.key(unit, function),
+            key: self.key(unit_and_function),
             cell,
         };
         Some(())
@@ -439,7 +438,8 @@ pub fn find<P: Platform>(p: &mut P, unit: u8, function: u8, address: u16) -> u64
         generation,
         rule_set,
     };
-    match rules.interval_of(p, row, unit, function, address) {
+    let wanted = u16::from_ne_bytes([unit, function]);
+    match rules.interval_of(p, row, wanted, address) {
         Some(interval) => {
             u64::from(interval.first)
                 | u64::from(interval.last) << 16
