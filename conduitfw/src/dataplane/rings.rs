@@ -183,9 +183,7 @@ impl EventRings {
         let mut ring = self.rings[processor];
         let record = self.record(processor, ring.taken);
         ring.taken = ring.taken.wrapping_add(1);
-        // All of the record was read before its room is given back.
-        self.word(processor, offset_of!(Reporting, taken))
-            .store(ring.taken, Ordering::Release);
+        self.give_back(processor, ring.taken);
         if ring.is_waiting() {
             ring.time_ns = self.record(processor, ring.taken).time_ns;
         }
@@ -210,6 +208,7 @@ impl EventRings {
                 .load(Ordering::Acquire);
             if ring.written.wrapping_sub(ring.taken) > self.records {
                 // No ring of this program: nothing in it is believed.
+                self.give_back(processor, ring.written);
                 ring.taken = ring.written;
             }
             if ring.is_waiting() {
@@ -217,6 +216,12 @@ impl EventRings {
             }
             self.rings[processor] = ring;
         }
+    }
+
+    /// Says that all records before this one were read.
+    fn give_back(&self, processor: usize, taken: u32) {
+        self.word(processor, offset_of!(Reporting, taken))
+            .store(taken, Ordering::Release);
     }
 
     /// A count of a processor's row.

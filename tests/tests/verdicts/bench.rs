@@ -57,7 +57,7 @@ pub(crate) struct Bench {
     pub(crate) complaints: Vec<String>,
 }
 
-fn event_room() -> EventRoom {
+pub(crate) fn event_room() -> EventRoom {
     EventRoom::of_machine().unwrap()
 }
 

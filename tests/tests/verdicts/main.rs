@@ -15,4 +15,5 @@ mod flows;
 mod outcome;
 mod packets;
 mod requests;
+mod rings;
 mod talk;
