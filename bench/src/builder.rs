@@ -16,11 +16,8 @@ use crate::cases::Case;
 use crate::pacer::{Pacer, Script};
 use crate::policy::{Extent, Policy};
 use crate::report::{FLOOR, FLOOR_AND_EVENT};
-use crate::rig::{Rig, Sizes};
+use crate::rig::{PASSED, Rig, Sizes};
 use crate::talk::Talk;
-
-/// What becomes of a frame that is allowed.
-const PASSED: &str = "passed";
 
 /// Modbus payloads that come again and again.
 mod payload {

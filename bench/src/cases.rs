@@ -6,7 +6,7 @@ use std::rc::Rc;
 use anyhow::{Result, ensure};
 
 use crate::pacer::Pacer;
-use crate::rig::{Rig, account};
+use crate::rig::{PASSED, Rig, account};
 use crate::script::BLOCKS;
 
 /// A script, the program that judges its frames, and what must become of them.
@@ -22,7 +22,7 @@ pub(crate) struct Case {
     /// The reason for the denial of each template's frames, or that they pass; one for all, or one
     /// for each.
     pub(crate) outcomes: &'static [&'static str],
-    /// Whether events are taken out of the buffer between the samples.
+    /// Whether events are taken out of the rings between the samples, and each denial is to have one.
     pub(crate) drained: bool,
     /// Frames of each template in one block, a power of two.
     pub(crate) frames: u32,
@@ -45,7 +45,8 @@ impl Case {
         let before = self.counts()?;
         let with = self.paced.clock(self.frames)?;
         let frames = self.frames * BLOCKS * self.names.len() as u32;
-        self.check(&before, u64::from(frames))?;
+        let told = self.drain()?;
+        self.check(&before, u64::from(frames), told)?;
         let without = self.empty.clock(self.frames)?;
         let lowest = |blocks: &[f64]| blocks.iter().copied().fold(f64::INFINITY, f64::min);
         let figure = |(with, without): (&mut Vec<f64>, &mut Vec<f64>)| Figure {
@@ -67,13 +68,11 @@ impl Case {
         Ok(())
     }
 
-    fn drain(&mut self) -> Result<()> {
+    /// How many events there were.
+    fn drain(&mut self) -> Result<u64> {
         match &self.rig {
-            _ if !self.drained => Ok(()),
-            Some(rig) => {
-                rig.borrow_mut().drain();
-                Ok(())
-            }
+            _ if !self.drained => Ok(0),
+            Some(rig) => Ok(rig.borrow_mut().drain()),
             None => self.paced.drain(),
         }
     }
@@ -91,11 +90,18 @@ impl Case {
     }
 
     /// A figure for frames that met another fate would be worth nothing.
-    fn check(&self, before: &[u64], frames: u64) -> Result<()> {
+    fn check(&self, before: &[u64], frames: u64, told: u64) -> Result<()> {
         if self.rig.is_none() {
             return Ok(());
         }
         let account = account(before, &self.counts()?);
+        let denied = self.outcomes.iter().filter(|outcome| **outcome != PASSED);
+        let due = frames * denied.count() as u64 / self.outcomes.len() as u64;
+        ensure!(
+            !self.drained || told >= due,
+            "{}: {told} events of {due} frames that were denied",
+            self.title()
+        );
         for outcome in self.outcomes {
             let alike = self.outcomes.iter().filter(|other| *other == outcome);
             let share = frames * alike.count() as u64 / self.outcomes.len() as u64;

@@ -255,12 +255,15 @@ impl Pacer {
         Ok(count.get(&0, 0)?.iter().sum())
     }
 
-    /// Takes out what `tell` told.
-    pub(crate) fn drain(&mut self) -> Result<()> {
+    /// Takes out what `tell` told; how much that was.
+    pub(crate) fn drain(&mut self) -> Result<u64> {
         let map = self.ebpf.map_mut("YARD_EVENTS").context("no YARD_EVENTS")?;
         let mut events: RingBuf<&mut MapData> = map.try_into()?;
-        while events.next().is_some() {}
-        Ok(())
+        let mut count = 0;
+        while events.next().is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// From now on `wire` carries frames from either interface to the other.

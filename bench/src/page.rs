@@ -94,9 +94,9 @@ fn bounds(report: &Report) -> String {
         let _ = writeln!(
             text,
             "- **A denial with its event.** {told:.0} ns, and {untold:.0} when the event is lost. The floor \
-             with a record of that size in the ring buffer, filled with one number, takes {record:.0} ns, or \
-             {:.2} floors: the record is reserved under a lock and handed over. What the frames execute stands \
-             below.",
+             with a record of that size in the kernel's ring buffer, filled with one number, takes \
+             {record:.0} ns, or {:.2} floors: the record is reserved under a lock and handed over. \
+             conduitfw writes a ring of its own for each processor.",
             record / floor
         );
     }
@@ -170,7 +170,7 @@ veth* is without. A request asks for ten registers; requests and replies are a s
 Modbus/TCP guide has it. In lock step client and server share a processor; elsewhere each has one,
 unless it says otherwise. *32 outstanding* is two connections with 16 requests each, for conduitfw
 lets no more than 16 wait in one. Gateways take turns of 120 ms on connections that stay open, and a
-ratio is that of neighbouring turns: the median of three a round. Client and server run with
+ratio is that of neighbouring turns: the median of three a round, also for p99.9. Client and server run with
 real-time priority, so that other work on the machine delays but little.
 
 **Time**: one client with a processor of its own asks at an even pace and sleeps in between, so that

@@ -64,7 +64,10 @@ const fn of(connections: usize, outstanding: usize) -> Load {
 /// What one gateway did with one load.
 #[derive(Default)]
 struct Outcome {
+    /// By slice.
     rates: Vec<f64>,
+    /// The same: what one transaction of a thousand takes longer than.
+    tails: Vec<f64>,
     latencies: Vec<u32>,
 }
 
@@ -160,28 +163,34 @@ fn run(report: &mut Report, field: &Field, loads: &[(&'static str, Load, bool)])
                 let at = (turn + step) % clients.len();
                 let seen = clients[at].run(SLICE);
                 let site = &field.sites[at];
-                let seen = seen.with_context(|| format!("{name}, {}{}", site.name, site.says()))?;
+                let mut seen =
+                    seen.with_context(|| format!("{name}, {}{}", site.name, site.says()))?;
                 let outcome = &mut outcomes[at];
                 outcome.rates.push(seen.transactions as f64 / seen.seconds);
+                outcome.tails.push(percentiles(&mut seen.latencies).p99_9);
                 outcome.latencies.extend(seen.latencies);
             }
         }
-        let rates: Vec<(&str, Vec<f64>)> = field
-            .sites
-            .iter()
-            .zip(&outcomes)
-            .map(|(site, outcome)| (site.name, outcome.rates.clone()))
-            .collect();
+        let by_gateway = |of: fn(&Outcome) -> &Vec<f64>| -> Vec<(&str, Vec<f64>)> {
+            let names = field.sites.iter().map(|site| site.name);
+            names
+                .zip(outcomes.iter().map(|one| of(one).clone()))
+                .collect()
+        };
+        let rates = by_gateway(|outcome| &outcome.rates);
+        let tails = by_gateway(|outcome| &outcome.tails);
         for (site, outcome) in field.sites.iter().zip(&mut outcomes) {
-            report.paths.push(row(name, site.name, outcome, &rates));
+            report
+                .paths
+                .push(row(name, site.name, outcome, &rates, &tails));
         }
     }
     field.unpin()
 }
 
 /// The median of the ratios of slices that stood side by side.
-fn ratio(ours: &[f64], rates: &[(&str, Vec<f64>)], other: &str) -> f64 {
-    let Some((_, theirs)) = rates.iter().find(|(name, _)| *name == other) else {
+fn ratio(ours: &[f64], all: &[(&str, Vec<f64>)], other: &str) -> f64 {
+    let Some((_, theirs)) = all.iter().find(|(name, _)| *name == other) else {
         return 0.0;
     };
     let mut ratios: Vec<f64> = ours
@@ -192,13 +201,20 @@ fn ratio(ours: &[f64], rates: &[(&str, Vec<f64>)], other: &str) -> f64 {
     median(&mut ratios)
 }
 
-fn row(load: &str, gateway: &str, outcome: &mut Outcome, rates: &[(&str, Vec<f64>)]) -> PathRow {
+fn row(
+    load: &str,
+    gateway: &str,
+    outcome: &mut Outcome,
+    rates: &[(&str, Vec<f64>)],
+    tails: &[(&str, Vec<f64>)],
+) -> PathRow {
     let ratio_to = |other| ratio(&outcome.rates, rates, other);
     let (ratio_to_bare, ratio_to_passing, ratio_to_function_code) = (
         ratio_to(gateway::BARE),
         ratio_to(gateway::PASSING),
         ratio_to(gateway::FUNCTION_CODE),
     );
+    let tail_to_bare = ratio(&outcome.tails, tails, gateway::BARE);
     let of = percentiles(&mut outcome.latencies);
     let [low, middle, high] = quartiles(&mut outcome.rates);
     PathRow {
@@ -213,6 +229,7 @@ fn row(load: &str, gateway: &str, outcome: &mut Outcome, rates: &[(&str, Vec<f64
         p50: of.p50,
         p99: of.p99,
         p99_9: of.p99_9,
+        tail_to_bare,
         max_us: of.max,
     }
 }

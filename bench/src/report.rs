@@ -88,6 +88,8 @@ pub(crate) struct PathRow {
     pub(crate) p99: f64,
     /// Of 999 in a thousand.
     pub(crate) p99_9: f64,
+    /// The same against bare forwarding: median of the ratios, slice by slice.
+    pub(crate) tail_to_bare: f64,
     /// The longest.
     pub(crate) max_us: f64,
 }
@@ -285,6 +287,7 @@ impl Report {
                 format!("{:.0}", row.p50),
                 format!("{:.0}", row.p99),
                 format!("{:.0}", row.p99_9),
+                format!("{:.3}", row.tail_to_bare),
                 format!("{:.0}", row.max_us),
             ]
         };
@@ -300,6 +303,7 @@ impl Report {
             "p50 us",
             "p99 us",
             "p99.9 us",
+            "p99.9 x bare",
             "max us",
         ];
         table(&heads, &rows)

@@ -111,14 +111,14 @@ impl Rig {
         let tables = tables(policy, &mut ids)?;
         let mut loader = EbpfLoader::new();
         let room = EventRoom::of_machine()?;
-        let sized = [
+        let rows_of = [
             ("FLOW_BUCKETS", sizes.flows * 2 / WAYS),
             ("FLOWS", sizes.flows * 2),
             ("OPENING_BUCKETS", sizes.openings * 2 / WAYS),
             ("OPENINGS", sizes.openings * 2),
             ("STREAMS", sizes.streams),
         ];
-        for (name, rows) in sized.into_iter().chain(room.rows()) {
+        for (name, rows) in rows_of.into_iter().chain(room.rows()) {
             loader.map_max_entries(name, rows);
         }
         let mut ebpf = loader
@@ -175,7 +175,7 @@ impl Rig {
         Ok(self.active.set(0, Plain(self.in_force), 0)?)
     }
 
-    /// Takes every event out of the buffer; how many there were.
+    /// Takes every event out of the rings; how many there were.
     pub(crate) fn drain(&mut self) -> u64 {
         let mut count = 0;
         while self.events.next().is_some() {
@@ -196,11 +196,14 @@ impl Rig {
     }
 }
 
+/// What became of frames that were not denied.
+pub(crate) const PASSED: &str = "passed";
+
 /// What became of frames between two counts, in words.
 pub(crate) fn account(before: &[u64], after: &[u64]) -> BTreeMap<&'static str, u64> {
     let label = |number: usize| {
         let reason = u8::try_from(number).ok().and_then(Reason::from_number);
-        reason.map_or("passed", Reason::label)
+        reason.map_or(PASSED, Reason::label)
     };
     before
         .iter()

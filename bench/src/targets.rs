@@ -118,10 +118,7 @@ fn paths(report: &Report) -> Vec<TargetRow> {
                 .ratio_to_function_code,
         )
     };
-    let tail = || {
-        let ours = report.path(load::LOCK_STEP, gateway::FAST)?;
-        Some(ours.p99_9 / report.path(load::LOCK_STEP, gateway::BARE)?.p99_9)
-    };
+    let tail = || Some(report.path(load::LOCK_STEP, gateway::FAST)?.tail_to_bare);
     let bare = "x bare forwarding";
     vec![
         at_least(

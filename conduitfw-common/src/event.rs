@@ -1,4 +1,4 @@
-//! The record in the ring buffer: one denied (or would-be denied) frame.
+//! The record in a ring of events: one denied (or would-be denied) frame.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -19,28 +19,31 @@ pub(crate) trait Word: Copy + PartialEq {}
 impl Word for u32 {}
 impl Word for u64 {}
 
-/// Replaces `*pointer` by `new` if it is still `old`.
+/// Replaces `*pointer` by `new` if it is still `old`; what it was.
 #[inline(always)]
-pub(crate) fn replace<T: Word>(pointer: *mut T, old: T, new: T) -> bool {
+fn exchange<T: Word>(pointer: *mut T, old: T, new: T) -> T {
     // SAFETY: every caller passes an aligned word inside a map value that a lookup gave.
     let (found, _) = unsafe {
         atomic_cxchg::<T, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(pointer, old, new)
     };
-    found == old
+    found
 }
 
-/// Takes the lock in `*pointer` if it is free.
+/// Replaces `*pointer` by `new` if it is still `old`.
+#[inline(always)]
+pub(crate) fn replace<T: Word>(pointer: *mut T, old: T, new: T) -> bool {
+    exchange(pointer, old, new) == old
+}
+
+/// Takes the lock in `*pointer` if it is free. What stands there is looked at first: the exchange waits for
+/// all stores before it, and only then asks for the line; a look has the line come in the meantime (of
+/// denied frames over 64 flows it saves one or two in a hundred). With a branch on it LLVM makes eight more
+/// instructions elsewhere.
 #[inline(always)]
 pub(crate) fn try_lock(pointer: *mut u32) -> bool {
-    // SAFETY: as for `replace`.
+    // SAFETY: as for `exchange`.
     let seen = unsafe { pointer.read_volatile() };
-    // SAFETY: as for `replace`.
-    let (found, _) = unsafe {
-        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-            pointer, seen, 1,
-        )
-    };
-    seen | found == 0
+    seen | exchange(pointer, seen, 1) == 0
 }
 
 /// Waits a little for the lock in `*pointer`; `false` when somebody else kept it.
@@ -48,7 +51,7 @@ pub(crate) fn try_lock(pointer: *mut u32) -> bool {
 pub(crate) fn wait(pointer: *mut u32) -> bool {
     for _ in 0..LOOKS {
         // A look leaves the line to its holder; an exchange would take it away.
-        // SAFETY: as for `replace`.
+        // SAFETY: as for `exchange`.
         let is_free = unsafe { pointer.read_volatile() } == 0;
         if is_free && replace(pointer, 0, 1) {
             return true;
@@ -73,10 +76,10 @@ pub(crate) fn unlock(pointer: *mut u32) {
 pub(crate) fn publish(pointer: *mut u32, number: u32) {
     if cfg!(bpf_target_arch = "x86_64") {
         compiler_fence(Ordering::Release);
-        // SAFETY: as for `replace`; the number is the caller's.
+        // SAFETY: as for `exchange`; the number is the caller's.
         unsafe { pointer.write_volatile(number) };
     } else {
-        // SAFETY: as for `replace`.
+        // SAFETY: as for `exchange`.
         unsafe { atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(pointer, number) };
     }
 }

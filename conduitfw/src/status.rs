@@ -122,9 +122,9 @@ pub struct Frames {
 /// Events as the kernel counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EventCounts {
-    /// Events that were put in the ring buffer.
+    /// Events that were put in a ring.
     pub delivered: u64,
-    /// Events that found it full.
+    /// Events that found it full, or were more than a processor tells of.
     pub lost: u64,
 }
 

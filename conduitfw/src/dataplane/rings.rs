@@ -173,13 +173,10 @@ impl EventRings {
         reason = "there may be more after none"
     )]
     pub fn next(&mut self) -> Option<EventRecord> {
-        let processor = match self.oldest() {
-            Some(processor) => processor,
-            None => {
-                self.look();
-                self.oldest()?
-            }
-        };
+        if !self.rings.iter().any(Ring::is_waiting) {
+            self.look();
+        }
+        let processor = self.oldest()?;
         let mut ring = self.rings[processor];
         let record = self.record(processor, ring.taken);
         ring.taken = ring.taken.wrapping_add(1);
@@ -224,11 +221,7 @@ impl EventRings {
             .store(taken, Ordering::Release);
     }
 
-    /// A count of a processor's row.
-    #[expect(
-        clippy::cast_ptr_alignment,
-        reason = "rows are multiples of eight bytes, from the beginning of a page on"
-    )]
+    /// A count of a processor's row. Rows are multiples of eight bytes, from the beginning of a page on.
     fn word(&self, processor: usize, offset: usize) -> &AtomicU32 {
         let at = processor * size_of::<Reporting>() + offset;
         debug_assert!(at < self.reporting.len());

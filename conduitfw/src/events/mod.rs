@@ -1,4 +1,4 @@
-//! Denied frames, from the kernel's ring buffer to people and machines.
+//! Denied frames, from the kernel's rings to people and machines.
 
 mod clock;
 mod record;

@@ -1,4 +1,4 @@
-//! A record of the ring buffer, with names in the place of numbers. The schema: docs/events.md.
+//! A record of the rings, with names in the place of numbers. The schema: docs/events.md.
 
 use std::{
     fmt::Write as _,

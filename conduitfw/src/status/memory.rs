@@ -14,7 +14,7 @@ pub struct MemoryStatus {
     pub all_maps: u64,
     /// Each of them.
     pub maps: BTreeMap<&'static str, u64>,
-    /// What is resident of the controller, the ring buffer that it shares with the kernel included;
+    /// What is resident of the controller, the rings that it shares with the kernel included;
     /// nothing when none runs.
     pub controller: Option<u64>,
 }

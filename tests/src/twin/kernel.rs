@@ -69,14 +69,14 @@ impl Kernel {
     pub(super) fn load(sizes: Sizes) -> Result<Self> {
         let object = ebpf_object();
         let mut loader = EbpfLoader::new();
-        let sized = [
+        let rows_of = [
             ("FLOW_BUCKETS", sizes.buckets),
             ("FLOWS", sizes.buckets * WAYS),
             ("OPENING_BUCKETS", sizes.buckets),
             ("OPENINGS", sizes.buckets * WAYS),
             ("STREAMS", sizes.streams),
         ];
-        for (name, rows) in sized.into_iter().chain(EventRoom::of_machine()?.rows()) {
+        for (name, rows) in rows_of.into_iter().chain(EventRoom::of_machine()?.rows()) {
             loader.map_max_entries(name, rows);
         }
         loader.override_global("TRACING", &1_u32, true);

@@ -125,14 +125,14 @@ impl Bench {
     pub(crate) fn load() -> Self {
         let object = ebpf_object();
         let mut loader = EbpfLoader::new();
-        let sized = [
+        let rows_of = [
             ("FLOW_BUCKETS", FLOWS * 2 / WAYS),
             ("FLOWS", FLOWS * 2),
             ("OPENING_BUCKETS", OPENINGS * 2 / WAYS),
             ("OPENINGS", OPENINGS * 2),
             ("STREAMS", STREAMS),
         ];
-        for (name, rows) in sized.into_iter().chain(event_room().rows()) {
+        for (name, rows) in rows_of.into_iter().chain(event_room().rows()) {
             loader.map_max_entries(name, rows);
         }
         let mut ebpf = loader.load_file(&object).unwrap_or_else(|error| {
