@@ -43,19 +43,19 @@ pub(crate) fn parse<B: Headers + ?Sized>(
 ) -> Result<(), Reason> {
     let start = packet.network_at;
     let header = frame.header::<Header>(start)?;
-    packet.source = header.source.map(native_endian::U32::get);
-    packet.destination = header.destination.map(native_endian::U32::get);
     packet.hop_limit = header.hop_limit;
     let mut next = header.next;
     packet.transport = next;
+    packet.source = header.source.map(native_endian::U32::get);
+    packet.destination = header.destination.map(native_endian::U32::get);
+    // While the addresses are at hand: later they would have to be kept.
+    if is_mapped(packet) {
+        return Err(Reason::BadIpv6Header);
+    }
     let payload_bytes = u32::from(header.payload_bytes.get());
     let end = start.wrapping_add(HEADER_BYTES).wrapping_add(payload_bytes);
     // A payload length of 0 announces a jumbogram (RFC 2675), which nobody here sends.
-    if header.version_and_class >> 4 != 6
-        || payload_bytes == 0
-        || end > frame_bytes
-        || is_mapped(packet)
-    {
+    if header.version_and_class >> 4 != 6 || payload_bytes == 0 || end > frame_bytes {
         return Err(Reason::BadIpv6Header);
     }
     packet.packet_end = end;
