@@ -641,13 +641,14 @@ impl Reporting {
         self.written.wrapping_sub(self.known_taken) >= records
     }
 
-    /// Whether the reader is to be woken for an event: for the first in each tick. It looks again by
-    /// itself after it was woken, for what comes later in the tick.
+    /// Whether the reader is to be woken for an event that was written to a ring of so many records: for the
+    /// first in each tick, and whenever another half of the ring is written. It looks again by itself after
+    /// it was woken, for what comes later in the tick.
     #[inline(always)]
-    pub const fn is_to_wake(&mut self, now_ticks: u32) -> bool {
+    pub const fn is_to_wake(&mut self, now_ticks: u32, records: u32) -> bool {
         let is_first = self.woken_ticks != now_ticks;
         self.woken_ticks = now_ticks;
-        is_first
+        is_first || self.written & (records / 2).wrapping_sub(1) == 0
     }
 }
 
@@ -663,7 +664,7 @@ mod tests {
         assert_eq!(
             written(1_000_000, 20_000),
             8192,
-            "as many as the buffer takes at once"
+            "as many as a ring takes at once"
         );
         assert_eq!(written(1_000_000, 10), 0);
         assert_eq!(written(1_000_001, 200), 100);
@@ -673,10 +674,17 @@ mod tests {
     }
 
     #[test]
-    fn the_reader_is_woken_once_in_a_tick() {
+    fn the_reader_is_woken_once_in_a_tick_and_for_half_a_ring() {
         let mut reporting = Reporting::default();
-        let woken = [7, 7, 7, 8, 9, 9].map(|now| reporting.is_to_wake(now));
-        assert_eq!(woken, [true, false, false, true, true, false]);
+        let mut woken = |now| {
+            reporting.written += 1;
+            reporting.is_to_wake(now, 8)
+        };
+        let in_three_ticks = [7, 7, 7, 8, 9, 9].map(&mut woken);
+        assert_eq!(in_three_ticks, [true, false, false, true, true, false]);
+        let in_a_flood = [9; 8].map(woken);
+        let half_a_ring = [false, true, false, false, false, true, false, false];
+        assert_eq!(in_a_flood, half_a_ring);
     }
 
     #[test]

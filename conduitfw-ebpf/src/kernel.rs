@@ -151,11 +151,7 @@ impl Platform for Kernel {
     #[inline(always)]
     fn generation_number(&self, slot: u32) -> u32 {
         match self.active {
-            Some(active) => {
-                // One word and a shift: of an index LLVM asks once more whether it is one of two.
-                let [first, second] = active.numbers;
-                ((u64::from(first) | u64::from(second) << 32) >> ((slot & 1) * 32)) as u32
-            }
+            Some(active) => maps::number_of(active, slot),
             None => maps::generation(slot).map_or(0, |generation| generation.number),
         }
     }

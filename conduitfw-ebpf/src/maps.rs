@@ -25,7 +25,7 @@ use conduitfw_common::{
     },
 };
 
-use crate::atomic;
+use crate::{atomic, verifier::masked_offset};
 
 /// What is in force.
 #[map]
@@ -185,6 +185,14 @@ pub(crate) fn active() -> Option<&'static Active> {
 pub(crate) fn word_of(active: &Active) -> u32 {
     // SAFETY: reads a field of a reference.
     unsafe { core::ptr::read_volatile(&raw const active.word) }
+}
+
+/// [`Active::numbers`] of a slot. Where it stands depends on the slot, so that no processor reads it before the
+/// word that names the slot.
+#[inline(always)]
+pub(crate) fn number_of(active: &Active, slot: u32) -> u32 {
+    let number = active.numbers.get(masked_offset::<1>(slot));
+    number.copied().unwrap_or(0)
 }
 
 #[inline(always)]

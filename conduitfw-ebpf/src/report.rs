@@ -22,6 +22,7 @@ use crate::{
     frame::Frame,
     kernel::{self, Kernel},
     maps, stages, trace,
+    verifier::hidden,
 };
 
 /// Reports the judgement and carries it out, by what the word of `ACTIVE` was when the frame came in; the
@@ -40,7 +41,7 @@ pub(crate) fn report(
         }
         Err(judgement) => {
             trace::decided(judgement);
-            if judgement.is_event() && has_room(active) {
+            if judgement.is_event() && number_event(active) {
                 tell(frame.context(), judgement.to_bits(), active.settings.events);
             }
             if judgement.is_only_dropped() {
@@ -64,9 +65,9 @@ pub(crate) fn report(
     }
 }
 
-/// Takes the number of the next event; whether it may be told of.
+/// Numbers the next event; whether it may be told of, or is counted as lost.
 #[inline(always)]
-fn has_room(active: &Active) -> bool {
+fn number_event(active: &Active) -> bool {
     let Some(reporting) = maps::reporting(processor()) else {
         return false;
     };
@@ -105,13 +106,14 @@ pub(crate) extern "C" fn tell(context: *mut xdp_md, bits: u64, records: u32) -> 
     record.sequence = reporting.next_sequence.wrapping_sub(1);
     fill(record, &kernel, packet, judgement);
     maps::hand_over(reporting);
-    if reporting.is_to_wake(kernel::now_ticks() as u32) {
+    if reporting.is_to_wake(kernel::now_ticks() as u32, records) {
         maps::ring_bell();
     }
     0
 }
 
-/// Stage: what is left to be done with a frame that is denied, but not simply dropped.
+/// Stage: what is left to be done with a frame that is denied and not simply dropped, or changed, or only
+/// told of.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
@@ -213,7 +215,7 @@ fn fill(record: &mut EventRecord, kernel: &Kernel, packet: &Packet, judgement: J
         copy(&mut record.operation, &plain::denied(kernel, packet));
     } else if workspace.denied.fields == 0 {
         record.protocol = protocol::NONE;
-        record.operation = EventOperation::default();
+        copy(&mut record.operation, &nothing());
     } else {
         record.protocol = protocol::MODBUS;
         copy(&mut record.operation, &workspace.denied);
@@ -238,31 +240,35 @@ fn fill(record: &mut EventRecord, kernel: &Kernel, packet: &Packet, judgement: J
     record.captured = captured;
 }
 
+/// No operation. Of zeros that LLVM knows it makes a call to `memset`.
+#[inline(always)]
+fn nothing() -> EventOperation {
+    let zero = hidden(0);
+    EventOperation {
+        fields: zero as u16,
+        transaction_id: zero as u16,
+        protocol_id: zero as u16,
+        length: zero as u16,
+        unit: zero as u8,
+        function: zero as u8,
+        sub_function: zero as u16,
+        address: zero as u16,
+        quantity: zero as u16,
+        value: zero as u32,
+    }
+}
+
 /// Field by field: of the whole LLVM makes a call to `memmove`.
 #[inline(always)]
 fn copy(to: &mut EventOperation, from: &EventOperation) {
-    let EventOperation {
-        fields,
-        transaction_id,
-        protocol_id,
-        length,
-        unit,
-        function,
-        sub_function,
-        address,
-        quantity,
-        value,
-    } = *from;
-    *to = EventOperation {
-        fields,
-        transaction_id,
-        protocol_id,
-        length,
-        unit,
-        function,
-        sub_function,
-        address,
-        quantity,
-        value,
-    };
+    to.fields = from.fields;
+    to.transaction_id = from.transaction_id;
+    to.protocol_id = from.protocol_id;
+    to.length = from.length;
+    to.unit = from.unit;
+    to.function = from.function;
+    to.sub_function = from.sub_function;
+    to.address = from.address;
+    to.quantity = from.quantity;
+    to.value = from.value;
 }

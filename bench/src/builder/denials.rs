@@ -21,7 +21,7 @@ impl Builder<'_> {
                 let name = format!("{name}, {suffix}");
                 let names = [Some(name.as_str())];
                 let plan = Plan::new(&names, reason);
-                // The rings are full when nobody reads it.
+                // The rings are full where nobody reads it.
                 let plan = if bed.is_full { plan } else { plan.drained() };
                 let opening = match flow {
                     Some(talk) => talk.handshake()?,

@@ -255,8 +255,8 @@ fn look_up(frame: Frame) {
     }
 }
 
-/// The floor, and a record of an event's size in the ring buffer: the least that a denial costs that is
-/// told of.
+/// The floor, and a record of an event's size in the kernel's ring buffer: what a denial would cost at
+/// least that is told of in that way.
 #[xdp]
 pub fn tell(context: XdpContext) -> u32 {
     let Some(key) = key(Frame(context.as_ptr().cast())) else {

@@ -13,7 +13,7 @@ use aya::{
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
     util::KernelVersion,
 };
-use conduitfw_common::table::{ABI_VERSION, Settings};
+use conduitfw_common::table::{ABI_VERSION, Active, Settings};
 
 use super::{
     DataPlaneError, Pins,
@@ -222,12 +222,17 @@ fn load_into(
             // pick up.
             if !took_over {
                 let settings = Plain(sizes.settings(room, clock.end_of(adopt))?);
-                maps.settings
-                    .set(0, settings, 0)
-                    .map_err(|source| DataPlaneError::Write {
-                        what: "settings",
-                        source,
-                    })?;
+                let write = |source| DataPlaneError::Write {
+                    what: "settings",
+                    source,
+                };
+                // No policy is in force yet: what comes is denied, and told of.
+                let active = Active {
+                    settings: settings.0,
+                    ..Active::default()
+                };
+                maps.active.set(0, Plain(active), 0).map_err(write)?;
+                maps.settings.set(0, settings, 0).map_err(write)?;
             }
             clock.ticks_per_second
         }

@@ -3,10 +3,10 @@
 //! A processor writes its own ring and nobody else does; this reads it. What was written is handed over by
 //! a count (`Reporting::written`), and given back by another (`Reporting::taken`). There is no lock, and no
 //! system call for a record: the kernel's own ring buffer, which has one lock for all processors, takes
-//! three times as long for a record, and only wakes this side here.
+//! three times as long for a record; here one only wakes this side.
 
 use std::{
-    io,
+    fs, io,
     mem::offset_of,
     os::fd::{AsRawFd, RawFd},
     path::Path,
@@ -16,7 +16,6 @@ use std::{
 use aya::{
     Ebpf,
     maps::{MapData, MapError, RingBuf},
-    util::nr_cpus,
 };
 use conduitfw_common::{
     event::EventRecord,
@@ -29,8 +28,8 @@ use super::{
     maps::{OpenMapError, Table, open, refused, take},
 };
 
-/// Records for all processors together, at most: 22 MiB.
-const MOST_RECORDS: u32 = 16 * EVENT_BURST;
+/// Processors from which on each has half the room: there every table for each processor counts.
+const MANY_PROCESSORS: u32 = 16;
 
 /// How much room there is for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,27 +43,25 @@ impl EventRoom {
     ///
     /// # Errors
     ///
-    /// It does not say how many processors it may have.
+    /// It does not say which processors it may have.
     pub fn of_machine() -> io::Result<Self> {
-        let processors = nr_cpus().map_err(|(path, error)| {
-            io::Error::new(
-                error.kind(),
-                format!("how many processors: {path}: {error}"),
-            )
-        })?;
-        Ok(Self::of(u32::try_from(processors).unwrap_or(u32::MAX)))
+        const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
+        let possible = fs::read_to_string(POSSIBLE)?;
+        last_of(&possible)
+            .and_then(|last| last.checked_add(1))
+            .map(Self::of)
+            .ok_or_else(|| io::Error::other(format!("{POSSIBLE} says `{}`", possible.trim())))
     }
 
-    /// On a machine that may have so many processors.
+    /// On a machine whose processors have numbers below this.
     const fn of(processors: u32) -> Self {
-        let processors = if processors == 0 { 1 } else { processors };
-        let mut records = EVENT_BURST;
-        while records > 1 && records.saturating_mul(processors) > MOST_RECORDS {
-            records /= 2;
-        }
         Self {
             processors,
-            records,
+            records: if processors > MANY_PROCESSORS {
+                EVENT_BURST / 2
+            } else {
+                EVENT_BURST
+            },
         }
     }
 
@@ -204,7 +201,12 @@ impl EventRings {
                 .word(processor, offset_of!(Reporting, written))
                 .load(Ordering::Acquire);
             if ring.written.wrapping_sub(ring.taken) > self.records {
-                // No ring of this program: nothing in it is believed.
+                tracing::warn!(
+                    processor,
+                    ring.written,
+                    ring.taken,
+                    "the counts of a ring of events make no sense: what it holds is left out"
+                );
                 self.give_back(processor, ring.written);
                 ring.taken = ring.written;
             }
@@ -263,25 +265,25 @@ where
         .map_raw(table.descriptor())
 }
 
+/// The last of a list of processors: "0-3,8-11".
+fn last_of(list: &str) -> Option<u32> {
+    list.trim().rsplit([',', '-']).next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn there_is_room_for_a_burst_unless_there_are_very_many_processors() {
-        assert_eq!(EventRoom::of(0), EventRoom::of(1));
-        for processors in [1, 2, 16] {
-            assert_eq!(EventRoom::of(processors).records(), EVENT_BURST);
+    fn there_is_room_for_every_processor_that_there_may_be() {
+        for (possible, processors) in [("0\n", 1), ("0-1\n", 2), ("0-3,8-11\n", 12), ("0,2\n", 3)] {
+            let last = last_of(possible).unwrap();
+            let [(_, reporting), (_, events)] = EventRoom::of(last + 1).rows();
+            assert_eq!((reporting, events), (processors, processors * EVENT_BURST));
         }
+        assert_eq!(EventRoom::of(16).records(), EVENT_BURST);
         assert_eq!(EventRoom::of(17).records(), EVENT_BURST / 2);
-        assert_eq!(EventRoom::of(128).records(), EVENT_BURST / 8);
-        for processors in 1..=8192 {
-            let room = EventRoom::of(processors);
-            assert!(room.records().is_power_of_two());
-            let [(_, reporting), (_, events)] = room.rows();
-            assert_eq!(reporting, processors);
-            assert_eq!(events, processors * room.records());
-            assert!(events <= MOST_RECORDS);
-        }
+        assert_eq!(last_of(""), None);
+        assert_eq!(last_of("0-x"), None);
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn event_room() -> EventRoom {
     EventRoom::of_machine().unwrap()
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         hash_keys: hash_keys(),
         abi_version: ABI_VERSION,

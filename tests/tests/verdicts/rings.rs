@@ -4,14 +4,15 @@ use std::thread;
 use std::time::Duration;
 
 use conduitfw::dataplane::maps::Plain;
+use conduitfw_common::Reason;
 use conduitfw_common::event::EventRecord;
-use conduitfw_common::table::Reporting;
+use conduitfw_common::table::{Active, Reporting};
 use conduitfw_tests::frames::udp;
 use conduitfw_tests::scene::dosing;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::bench::{Bench, FAMILIES, bench, event_room};
+use crate::bench::{Bench, FAMILIES, bench, event_room, settings};
 
 /// Gives frames that no conduit allows, all on one processor.
 fn denied(bench: &mut Bench, processor: usize, frames: u32) {
@@ -103,4 +104,38 @@ fn a_ring_whose_counts_make_no_sense_is_begun_anew() {
     assert_eq!(bench.events(), []);
     denied(&mut bench, 0, 2);
     assert_eq!(bench.events().len(), 2);
+}
+
+#[test]
+fn the_counts_of_a_ring_go_round() {
+    let mut bench = bench!(&dosing(r#""reads""#));
+    let row = bench.reporting.get(&0, 0).unwrap().0;
+    let last = Reporting {
+        written: u32::MAX - 2,
+        ..row
+    };
+    bench.reporting.set(0, Plain(last), 0).unwrap();
+    assert_eq!(bench.events(), []);
+    for _ in 0..3 {
+        denied(&mut bench, 0, 2);
+        assert_eq!(bench.events().len(), 2);
+    }
+    assert_eq!(bench.reporting.get(&0, 0).unwrap().0.written, 3);
+}
+
+#[test]
+fn what_comes_before_any_policy_is_in_force_is_told_of() {
+    let mut bench = bench!(&dosing(r#""reads""#));
+    bench.clear(0);
+    let none = Active {
+        settings: settings(),
+        ..Active::default()
+    };
+    bench.active.set(0, Plain(none), 0).unwrap();
+    let before = lost(&bench);
+    denied(&mut bench, 0, 1);
+    let events = bench.events();
+    let reasons: Vec<u8> = events.iter().map(|event| event.reason).collect();
+    assert_eq!(reasons, [Reason::UnknownInterface.number()]);
+    assert_eq!(lost(&bench), before);
 }
