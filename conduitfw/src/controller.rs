@@ -170,6 +170,9 @@ pub struct Controller {
     started: Timestamp,
     /// Whether much memory was used and may be given back.
     untidy: bool,
+    /// The last policy that was put in force, and its tables: to be let go of once its operator has his
+    /// answer, for that takes milliseconds.
+    done_with: Option<(Policy, CompiledTables)>,
     /// Where events go.
     pub sink: EventSink,
 }
@@ -197,6 +200,7 @@ impl Controller {
             in_force: Kept::of(&policy, Vec::new()),
             started: Timestamp::now(),
             untidy: true,
+            done_with: None,
             sink: EventSink::default(),
         };
         match controller.begin(&policy) {
@@ -269,6 +273,7 @@ impl Controller {
         let kept = Kept::of(&policy, gateway);
         let changes = Changes::between(&self.in_force.digest, &kept.digest);
         let generation = self.put_in_force(&policy, &tables, ids, kept)?;
+        self.done_with = Some((policy, tables));
         Ok(Applied {
             generation,
             changes: Some(changes),
@@ -337,6 +342,7 @@ impl Controller {
     /// Gives memory back that reading a policy took.
     pub fn tidy(&mut self) {
         if std::mem::take(&mut self.untidy) {
+            self.done_with = None;
             memory::give_back();
         }
     }
