@@ -27,9 +27,9 @@ const ROW_BYTES: u16 = 12;
 /// nothing else, of a connection about which nothing is unusual ([`Judgement::PLAIN`]). It is tracked
 /// here. When all of it is plain and allowed, it passes, and the flow is let go of. A request that no
 /// rule allows at all may be denied: then the judgement is [`Judgement::of_plain_request`], and the flow is
-/// let go of as well. With any other denial the caller still holds it. Else [`Judgement::INSPECT`]: so many bytes as
-/// [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has happened to
-/// the rest.
+/// let go of as well. With any other denial the caller still holds it. Else [`Judgement::INSPECT`]: so many
+/// bytes as [`crate::platform::Workspace::plain_bytes`] says are judged and in the history; nothing has
+/// happened to the rest.
 #[inline(always)]
 pub fn judge<P: Platform>(p: &mut P, packet: &Packet, place: u32, slot: u32) -> Judgement {
     p.workspace().plain_bytes = 0;
