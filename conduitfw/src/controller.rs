@@ -9,7 +9,7 @@ use std::{
 
 use conduitfw_common::event::EventRecord;
 use jiff::Timestamp;
-use serde_json::json;
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
@@ -127,13 +127,20 @@ impl Applied {
 
     /// For machines.
     #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        json!({
-            "ok": true,
-            "generation": self.generation,
-            "changes": self.changes,
-            "notes": self.notes.iter().map(Diagnostic::to_json).collect::<Vec<_>>(),
-        })
+    pub fn to_json(&self) -> impl Serialize {
+        #[derive(Serialize)]
+        struct Json<'a> {
+            ok: bool,
+            generation: u32,
+            changes: &'a Option<Changes>,
+            notes: Vec<serde_json::Value>,
+        }
+        Json {
+            ok: true,
+            generation: self.generation,
+            changes: &self.changes,
+            notes: self.notes.iter().map(Diagnostic::to_json).collect(),
+        }
     }
 }
 

@@ -262,23 +262,12 @@ pub(crate) fn detached(interfaces: &[String]) -> Answer {
             interfaces.join(", ")
         )
     };
-    Answer::Done {
-        result: json!({ "ok": true, "interfaces": interfaces }),
-        text,
-    }
+    Answer::done(&json!({ "ok": true, "interfaces": interfaces }), text)
 }
 
 fn status(controller: &Controller) -> Answer {
     match controller.status() {
-        Ok(status) => match serde_json::to_value(&status) {
-            Ok(result) => Answer::Done {
-                result,
-                text: status.to_string(),
-            },
-            Err(error) => Answer::Failed {
-                text: error.to_string(),
-            },
-        },
+        Ok(status) => Answer::done(&status, status.to_string()),
         Err(error) => Answer::Failed {
             text: error.to_string(),
         },
@@ -290,10 +279,7 @@ fn reload(controller: &mut Controller, given: Option<PolicyText>) -> Answer {
     let answer = match controller.reload(given) {
         Ok(applied) => {
             tracing::info!("generation {} is in force", applied.generation);
-            Answer::Done {
-                result: applied.to_json(),
-                text: applied.to_text(),
-            }
+            Answer::done(&applied.to_json(), applied.to_text())
         }
         Err(error) => {
             tracing::error!("the policy was refused, the one in force stays:\n{error}");
@@ -309,16 +295,16 @@ fn refused(error: &ApplyError) -> Answer {
         ApplyError::Refused(refusal) if refusal.is_unreadable() => Answer::Failed {
             text: unreadable(refusal),
         },
-        ApplyError::Refused(refusal) => Answer::Refused {
-            result: json!({ "ok": false, "problems": refusal.to_json() }),
-            text: refusal.render(),
-        },
-        ApplyError::DoesNotFit(_) => Answer::Refused {
-            result: json!({ "ok": false, "problems": [{
+        ApplyError::Refused(refusal) => Answer::refused(
+            &json!({ "ok": false, "problems": refusal.to_json() }),
+            refusal.render(),
+        ),
+        ApplyError::DoesNotFit(_) => Answer::refused(
+            &json!({ "ok": false, "problems": [{
                 "severity": "error", "message": error.to_string(),
             }] }),
-            text: format!("error: {error}\n"),
-        },
+            format!("error: {error}\n"),
+        ),
         ApplyError::DataPlane(_) => Answer::Failed {
             text: error.to_string(),
         },

@@ -152,7 +152,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes one JSON value and a line end.
-fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+fn print_json(value: &impl std::fmt::Display) -> Result<(), Failure> {
     print(&format!("{value}\n"))
 }
 

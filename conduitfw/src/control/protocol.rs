@@ -1,7 +1,7 @@
 //! What is said on the control socket: one JSON object a line, a request and then its answers.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::policy::MAX_POLICY_BYTES;
 
@@ -40,20 +40,20 @@ pub struct PolicyText {
 }
 
 /// An answer. Every request gets answers up to one that is final.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "kebab-case")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", try_from = "Line")]
 pub enum Answer {
     /// It worked; final.
     Done {
-        /// For machines.
-        result: Value,
+        /// For machines: JSON as it is to be printed.
+        result: Box<RawValue>,
         /// For people.
         text: String,
     },
     /// The policy was refused, and the one in force stays; final.
     Refused {
-        /// For machines.
-        result: Value,
+        /// For machines: JSON as it is to be printed.
+        result: Box<RawValue>,
         /// For people.
         text: String,
     },
@@ -78,7 +78,85 @@ pub enum Answer {
     End,
 }
 
+/// What a line with an answer may hold. serde takes an enum that names its kind within itself apart into
+/// values before it knows the kind, and the result of a reload may name ten thousand rules.
+#[derive(Deserialize)]
+struct Line {
+    answer: Kind,
+    result: Option<Box<RawValue>>,
+    text: Option<String>,
+    json: Option<String>,
+    words: Option<String>,
+    count: Option<u64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Done,
+    Refused,
+    Failed,
+    Event,
+    Missed,
+    End,
+}
+
+impl TryFrom<Line> for Answer {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        fn given<T>(field: &str, value: Option<T>) -> Result<T, String> {
+            value.ok_or_else(|| format!("the answer has no `{field}`"))
+        }
+        Ok(match line.answer {
+            Kind::Done => Self::Done {
+                result: given("result", line.result)?,
+                text: given("text", line.text)?,
+            },
+            Kind::Refused => Self::Refused {
+                result: given("result", line.result)?,
+                text: given("text", line.text)?,
+            },
+            Kind::Failed => Self::Failed {
+                text: given("text", line.text)?,
+            },
+            Kind::Event => Self::Event {
+                json: given("json", line.json)?,
+                words: given("words", line.words)?,
+            },
+            Kind::Missed => Self::Missed {
+                count: given("count", line.count)?,
+            },
+            Kind::End => Self::End,
+        })
+    }
+}
+
 impl Answer {
+    /// It worked.
+    #[must_use]
+    pub fn done(result: &impl Serialize, text: String) -> Self {
+        match to_raw_value(result) {
+            Ok(result) => Self::Done { result, text },
+            Err(error) => Self::unwritable(&error),
+        }
+    }
+
+    /// The policy was refused.
+    #[must_use]
+    pub fn refused(result: &impl Serialize, text: String) -> Self {
+        match to_raw_value(result) {
+            Ok(result) => Self::Refused { result, text },
+            Err(error) => Self::unwritable(&error),
+        }
+    }
+
+    fn unwritable(error: &serde_json::Error) -> Self {
+        Self::Failed {
+            text: format!("the answer cannot be written as JSON: {error}"),
+        }
+    }
+
     /// One line of the socket.
     #[must_use]
     pub fn to_line(&self) -> String {
@@ -111,6 +189,40 @@ mod tests {
             serde_json::to_string(&Request::Status).unwrap(),
             r#"{"verb":"status"}"#
         );
+    }
+
+    #[test]
+    fn answers_are_one_line_and_come_back() {
+        let answers = [
+            Answer::done(&["a", "\n"], "a\nb".into()),
+            Answer::refused(&[1.5], String::new()),
+            Answer::Failed { text: "x".into() },
+            Answer::Event {
+                json: "{\"a\":1}".into(),
+                words: "w".into(),
+            },
+            Answer::Missed { count: 7 },
+            Answer::End,
+        ];
+        for answer in answers {
+            let line = answer.to_line();
+            assert_eq!(line.find('\n'), Some(line.len() - 1));
+            let back: Answer = serde_json::from_str(&line).unwrap();
+            assert_eq!(back.to_line(), line);
+        }
+        let done = Answer::done(&[1], "t".into()).to_line();
+        assert_eq!(
+            done,
+            "{\"answer\":\"done\",\"result\":[1],\"text\":\"t\"}\n"
+        );
+        for line in [
+            "{}",
+            r#"{"answer":"done","text":"no result"}"#,
+            r#"{"answer":"perhaps","text":"t"}"#,
+            r#"{"answer":"missed","count":-1}"#,
+        ] {
+            assert!(serde_json::from_str::<Answer>(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     io,
     ops::{Deref, DerefMut},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    ptr,
 };
 
 use aya::{
@@ -97,6 +98,32 @@ impl<V: FromBytes + IntoBytes + Immutable + Copy + 'static> Table<V> {
             })
         })
     }
+
+    /// Reads `count` rows from `first` on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, or there are not as many.
+    pub fn run(&self, first: u32, count: u32) -> Result<Vec<V>, MapError> {
+        let max_entries = self.rows.len();
+        let mut rows = vec![V::new_zeroed(); count as usize];
+        if count == 0 {
+            return Ok(rows);
+        }
+        let found = lookup(&self.descriptor, first, rows.as_mut_bytes(), count);
+        let found = found.map_err(|io_error| {
+            MapError::SyscallError(SyscallError {
+                call: "bpf_map_lookup_batch",
+                io_error,
+            })
+        })?;
+        if found == count {
+            Ok(rows)
+        } else {
+            let index = first.saturating_add(count);
+            Err(MapError::OutOfBounds { index, max_entries })
+        }
+    }
 }
 
 /// The part of `union bpf_attr` (linux/bpf.h) that belongs to batches.
@@ -116,7 +143,7 @@ struct Batch {
 /// `values` holds as many as there are `indexes`, each of the size that the map was made with.
 fn update(map: &OwnedFd, indexes: &[u32], values: &[u8], count: u32) -> io::Result<()> {
     const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
-    let batch = Batch {
+    let mut batch = Batch {
         read_from: 0,
         read_to: 0,
         keys: indexes.as_ptr() as u64,
@@ -127,13 +154,51 @@ fn update(map: &OwnedFd, indexes: &[u32], values: &[u8], count: u32) -> io::Resu
         flags: 0,
     };
     // SAFETY: the kernel reads `count` keys of 4 bytes and `count` values; `Table` took the map only
-    // after aya had found both sizes to be those of the slices. It writes the count back, into a
-    // record of ours that lives until the call returns.
+    // after aya had found both sizes to be those of the slices.
+    unsafe { call(BPF_MAP_UPDATE_BATCH, &mut batch) }
+}
+
+/// Fills `values`, which has room for `count` of the size that the map was made with, from the rows from
+/// `first` on; how many there were.
+fn lookup(map: &OwnedFd, first: u32, values: &mut [u8], count: u32) -> io::Result<u32> {
+    const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+    // The kernel begins behind the index that it is given, and with the first of all without one.
+    let before = first.checked_sub(1);
+    let mut last = 0_u32;
+    let mut indexes = vec![0_u32; count as usize];
+    let mut batch = Batch {
+        read_from: before
+            .as_ref()
+            .map_or(0, |index| ptr::from_ref(index) as u64),
+        read_to: ptr::from_mut(&mut last) as u64,
+        keys: indexes.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count,
+        map: map.as_raw_fd(),
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the index at `read_from`, writes one to `read_to`, `count` keys of 4 bytes
+    // and `count` values at most; `Table` took the map only after aya had found both sizes to be those
+    // of the slices. All of it lives until the call returns.
+    match unsafe { call(BPF_MAP_LOOKUP_BATCH, &mut batch) } {
+        // There is no row behind the last one that was read.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(batch.count),
+        outcome => outcome.map(|()| batch.count),
+    }
+}
+
+/// # Safety
+///
+/// Each address in `batch` is 0, or that of as much memory as `command` reads and writes there.
+unsafe fn call(command: libc::c_int, batch: &mut Batch) -> io::Result<()> {
+    // SAFETY: by the caller's word; the kernel writes the count back into a record that lives until the
+    // call returns.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            BPF_MAP_UPDATE_BATCH,
-            &raw const batch,
+            command,
+            ptr::from_mut(batch),
             size_of::<Batch>(),
         )
     };

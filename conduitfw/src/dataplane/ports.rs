@@ -85,14 +85,13 @@ pub(super) fn write(maps: &mut Maps, slot: u32, ports: &Ports) -> Result<(), Dat
             .insert(Plain(key), *device, 0)
             .map_err(write("tagged devices"))?;
     }
-    for row in 0..MAX_PORTS {
+    let first = slot * MAX_PORTS;
+    for (row, there) in (0..).zip(maps.ports.run(first, MAX_PORTS)?) {
         let port = ports.rows.get(&row).copied().unwrap_or_default();
-        let index = slot * MAX_PORTS + row;
-        // Most rows are free, and reading one costs less than writing it.
-        if maps.ports.get(&index, 0)?.0 != port {
-            maps.ports
-                .set(index, Plain(port), 0)
-                .map_err(write("ports"))?;
+        // Most rows are free, and all are read at once.
+        if there != port {
+            let written = maps.ports.set(first + row, Plain(port), 0);
+            written.map_err(write("ports"))?;
         }
     }
     Ok(())

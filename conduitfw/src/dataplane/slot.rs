@@ -185,10 +185,8 @@ pub(super) fn verify_slot(
         rows_of_pairs(maps, slot)?.len(),
         tables.pairs.len(),
     )?;
-    let mut present = 0;
-    for id in 0..MAX_CONDUITS {
-        present += usize::from(maps.conduits.get(&(slot * MAX_CONDUITS + id), 0)?.0.present != 0);
-    }
+    let conduits = maps.conduits.run(slot * MAX_CONDUITS, MAX_CONDUITS)?;
+    let present = conduits.iter().filter(|row| row.present != 0).count();
     check("conduits", present, tables.conduits.len())?;
     let generation = maps.generations.get(&slot, 0)?.0;
     check(
