@@ -9,6 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use conduitfw::dataplane::TableSizes;
 use conduitfw_tests::frames::modbus::{self, adu};
 use conduitfw_tests::frames::{ACK, SYN};
 
@@ -16,7 +17,7 @@ use crate::cases::Case;
 use crate::pacer::{Pacer, Script};
 use crate::policy::{Extent, Policy};
 use crate::report::{FLOOR, FLOOR_AND_EVENT};
-use crate::rig::{PASSED, Rig, Sizes};
+use crate::rig::{PASSED, Rig, USUAL_SIZES};
 use crate::talk::Talk;
 
 /// Modbus payloads that come again and again.
@@ -57,14 +58,14 @@ pub(crate) struct Builder<'a> {
 /// A policy that is put in force when the first case wants it.
 struct Bed {
     policy: String,
-    sizes: Sizes,
+    sizes: TableSizes,
     /// Whether nobody ever takes an event out of the buffer.
     is_full: bool,
     rig: OnceCell<Rc<RefCell<Rig>>>,
 }
 
 impl Bed {
-    fn new(policy: String, sizes: Sizes) -> Self {
+    fn new(policy: String, sizes: TableSizes) -> Self {
         Self {
             policy,
             sizes,
@@ -144,7 +145,7 @@ impl<'a> Builder<'a> {
     /// All cases.
     pub(crate) fn build(mut self) -> Result<Vec<Case>> {
         self.floors().context("the floors")?;
-        let bed = self.bed(Policy::of(Extent::USUAL), Sizes::USUAL);
+        let bed = self.bed(Policy::of(Extent::USUAL), USUAL_SIZES);
         self.flows(&bed).context("established flows")?;
         self.denials(&bed).context("denials")?;
         self.spread().context("flows in large numbers")?;
@@ -165,7 +166,7 @@ impl<'a> Builder<'a> {
                 .any(|name| name == FLOOR || is_wanted(name))
     }
 
-    fn bed(&self, policy: Policy, sizes: Sizes) -> Bed {
+    fn bed(&self, policy: Policy, sizes: TableSizes) -> Bed {
         Bed::new(policy.text(self.registers), sizes)
     }
 

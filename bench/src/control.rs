@@ -17,7 +17,7 @@ use crate::peers::{Clients, Load, Server, pin, unpin};
 use crate::policy::{Extent, Policy};
 use crate::rates::Range;
 use crate::report::{ControlRow, Report};
-use crate::rig::{Rig, Sizes, tables};
+use crate::rig::{Rig, USUAL_SIZES, tables};
 use crate::site::{CLIENT, SERVER};
 use crate::targets::{control, gateway};
 
@@ -66,7 +66,7 @@ pub(crate) fn measure(report: &mut Report, objects: &Path, registers: bool) -> R
         figures.add(&format!("compile {} rules", thousands(rules)), "ms", times);
     }
     let object = objects.join("conduitfw-ebpf");
-    let mut rig = Rig::load(&object, &policy(10), Sizes::USUAL)?;
+    let mut rig = Rig::load(&object, &policy(10), USUAL_SIZES)?;
     let mut times = Vec::new();
     for _ in 0..rounds {
         let began = Instant::now();

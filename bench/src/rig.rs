@@ -10,14 +10,15 @@ use anyhow::{Context, Result, anyhow};
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use conduitfw::dataplane::TableSizes;
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table};
 use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::table::{
-    ABI_VERSION, Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey,
-    Interval, Limits, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_PAGES,
-    MAX_RULE_SETS, MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair,
-    PairKey, RuleSet, Service, Settings, ValueRange,
+    Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval, Limits,
+    MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS,
+    MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair, PairKey, RuleSet,
+    Service, ValueRange,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
 
@@ -25,28 +26,13 @@ use conduitfw_common::{REASON_SLOTS, Reason};
 const LOOPBACK: u32 = 1;
 /// The slot that is measured.
 const SLOT: u32 = 0;
-/// Flows in a bucket.
-const WAYS: u32 = 8;
 
-/// How large the tables are.
-#[derive(Clone, Copy)]
-pub(crate) struct Sizes {
-    /// Established flows.
-    pub(crate) flows: u32,
-    /// Flows that are being opened.
-    pub(crate) openings: u32,
-    /// Inspected flows.
-    pub(crate) streams: u32,
-}
-
-impl Sizes {
-    /// What a policy gets that says nothing.
-    pub(crate) const USUAL: Self = Self {
-        flows: 16_384,
-        openings: 4096,
-        streams: 2048,
-    };
-}
+/// What a policy gets that says nothing.
+pub(crate) const USUAL_SIZES: TableSizes = TableSizes {
+    flows: 16_384,
+    opening_flows: 4096,
+    inspected_flows: 2048,
+};
 
 /// The loaded program and the policy in its maps.
 pub(crate) struct Rig {
@@ -106,19 +92,12 @@ pub(crate) fn tables(policy: &str, ids: &mut Ids) -> Result<CompiledTables> {
 
 impl Rig {
     /// Loads the object and puts a policy in force.
-    pub(crate) fn load(object: &Path, policy: &str, sizes: Sizes) -> Result<Self> {
+    pub(crate) fn load(object: &Path, policy: &str, sizes: TableSizes) -> Result<Self> {
         let mut ids = Ids::default();
         let tables = tables(policy, &mut ids)?;
         let mut loader = EbpfLoader::new();
         let room = EventRoom::of_machine()?;
-        let rows_of = [
-            ("FLOW_BUCKETS", sizes.flows * 2 / WAYS),
-            ("FLOWS", sizes.flows * 2),
-            ("OPENING_BUCKETS", sizes.openings * 2 / WAYS),
-            ("OPENINGS", sizes.openings * 2),
-            ("STREAMS", sizes.streams),
-        ];
-        for (name, rows) in rows_of.into_iter().chain(room.rows()) {
+        for (name, rows) in sizes.rows().into_iter().chain(room.rows()) {
             loader.map_max_entries(name, rows);
         }
         let mut ebpf = loader
@@ -129,15 +108,7 @@ impl Rig {
             .context("the object has no program")?
             .try_into()?;
         program.load()?;
-        let settings = Settings {
-            hash_keys: hash_keys(),
-            abi_version: ABI_VERSION,
-            flow_bucket_mask: sizes.flows * 2 / WAYS - 1,
-            opening_bucket_mask: sizes.openings * 2 / WAYS - 1,
-            stream_mask: sizes.streams - 1,
-            events: room.records(),
-            ..Settings::default()
-        };
+        let settings = sizes.settings(Some(room), hash_keys(), 0);
         write_run(&mut ebpf, "SETTINGS", 0, [settings])?;
         write(&mut ebpf, &tables)?;
         let mut active: Table<Active> = take(&mut ebpf, "ACTIVE")?;

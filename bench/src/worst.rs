@@ -18,7 +18,7 @@ use conduitfw_tests::frames::modbus::{self, adu};
 use crate::pacer::{Pacer, Script, Template};
 use crate::policy::guarded;
 use crate::report::{FLOOR, Report, WorstRow};
-use crate::rig::{Rig, Sizes};
+use crate::rig::{Rig, USUAL_SIZES};
 use crate::talk::Talk;
 
 /// Bytes of payload within an MTU of 1,500, and in the largest frame that a test run takes in one
@@ -157,7 +157,7 @@ struct Arena {
 
 impl Arena {
     fn build(object: &Path, floors: &Path) -> Result<Self> {
-        let rig = Rig::load(object, &guarded(), Sizes::USUAL)?;
+        let rig = Rig::load(object, &guarded(), USUAL_SIZES)?;
         let open = |talk: Talk| -> Result<(Talk, Pacer, Pacer)> {
             let mut pacer = Pacer::load(floors, 2, 2)?;
             pacer.aim(&rig.program()?)?;

@@ -11,10 +11,12 @@ mod kernel;
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, bail};
+use conduitfw::dataplane::TableSizes;
 use conduitfw::dataplane::rings::EventRoom;
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw::simulator::{Judged, Simulator};
-use conduitfw_common::table::{ABI_VERSION, Settings};
+use conduitfw_common::flow::key::WAYS;
+use conduitfw_common::table::Settings;
 
 use kernel::Kernel;
 
@@ -36,6 +38,18 @@ pub struct Sizes {
     pub streams: u32,
 }
 
+impl Sizes {
+    /// A bucket has room for twice the flows that are promised.
+    fn tables(self) -> TableSizes {
+        let flows = self.buckets * WAYS / 2;
+        TableSizes {
+            flows,
+            opening_flows: flows,
+            inspected_flows: self.streams,
+        }
+    }
+}
+
 /// Settings for tables of these sizes. The keys of the hash are the same in every run.
 #[must_use]
 pub fn settings(sizes: Sizes) -> Settings {
@@ -43,16 +57,8 @@ pub fn settings(sizes: Sizes) -> Settings {
         let index = u64::try_from(index).unwrap_or(0);
         (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     };
-    Settings {
-        hash_keys: std::array::from_fn(key),
-        abi_version: ABI_VERSION,
-        flow_bucket_mask: sizes.buckets - 1,
-        opening_bucket_mask: sizes.buckets - 1,
-        stream_mask: sizes.streams - 1,
-        events: EventRoom::of_machine().map_or(0, EventRoom::records),
-        reserved: 0,
-        adopt_until_ticks: 0,
-    }
+    let room = EventRoom::of_machine().ok();
+    sizes.tables().settings(room, std::array::from_fn(key), 0)
 }
 
 /// Compiles a policy for the data planes of this module.

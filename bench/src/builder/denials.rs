@@ -1,13 +1,14 @@
 //! Frames that are denied, with an event for each and without.
 
 use anyhow::Result;
+use conduitfw::dataplane::TableSizes;
 use conduitfw_tests::frames::modbus::{self, adu};
 use conduitfw_tests::frames::{ACK, PSH, SYN};
 
 use super::{Bed, Builder, PASSED, Plan};
 use crate::pacer::Script;
 use crate::policy::{Extent, OnDeny, Policy};
-use crate::rig::Sizes;
+use crate::rig::USUAL_SIZES;
 use crate::talk::Talk;
 
 /// A frame that is denied: its name, the reason, the frame, and the flow that it needs.
@@ -15,7 +16,7 @@ type Denial = (&'static str, &'static [&'static str], Script, Option<Talk>);
 
 impl Builder<'_> {
     pub(super) fn denials(&mut self, bed: &Bed) -> Result<()> {
-        let full = self.bed(Policy::of(Extent::USUAL), Sizes::USUAL).full();
+        let full = self.bed(Policy::of(Extent::USUAL), USUAL_SIZES).full();
         for (name, reason, script, flow) in denials()? {
             for (bed, suffix) in [(bed, "with its event"), (&full, "its event lost")] {
                 let name = format!("{name}, {suffix}");
@@ -37,9 +38,9 @@ impl Builder<'_> {
     /// A denial ends the flow, so each needs a new one.
     fn reset(&mut self) -> Result<()> {
         let flows = 65_536;
-        let sizes = Sizes {
+        let sizes = TableSizes {
             flows: 2 * flows,
-            ..Sizes::USUAL
+            ..USUAL_SIZES
         };
         let policy = Policy::of(Extent::USUAL).on_deny(OnDeny::Reset);
         let bed = self.bed(policy, sizes);
@@ -68,7 +69,7 @@ impl Builder<'_> {
     /// The request goes on in a form that the responder refuses, and the refusal comes back.
     fn exception(&mut self) -> Result<()> {
         let policy = Policy::of(Extent::USUAL).on_deny(OnDeny::Exception);
-        let bed = self.bed(policy, Sizes::USUAL);
+        let bed = self.bed(policy, USUAL_SIZES);
         let talk = Talk::v4(10, 4096, 502);
         let request = forbidden();
         // What was twelve bytes is a reading of no registers by then.

@@ -1,12 +1,12 @@
 //! Frames of flows that are established.
 
 use anyhow::Result;
+use conduitfw::dataplane::TableSizes;
 use conduitfw_tests::frames::{ACK, PSH};
 
 use super::{Bed, Builder, Plan, payload};
 use crate::pacer::Script;
 use crate::policy::{Extent, Policy};
-use crate::rig::Sizes;
 use crate::talk::{Talk, acknowledge};
 
 impl Builder<'_> {
@@ -128,10 +128,10 @@ impl Builder<'_> {
             ("ACK, flows spread over 1k entries", 1024),
             ("ACK, flows spread over 64k entries", 65_536),
         ] {
-            let sizes = Sizes {
+            let sizes = TableSizes {
                 flows: flows * 2,
-                openings: 4096,
-                streams: flows * 2,
+                opening_flows: 4096,
+                inspected_flows: flows * 2,
             };
             let bed = self.bed(Policy::of(Extent::USUAL), sizes);
             let talk = Talk::v4(10, 1024, 502);

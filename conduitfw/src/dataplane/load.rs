@@ -1,7 +1,7 @@
 //! From the object in this binary to programs in the kernel and maps under their pins.
 
 use std::{
-    fmt, io,
+    io,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use super::{
     DataPlaneError, Pins,
     maps::{Maps, PINNED, Plain, open_settings},
     rings::EventRoom,
+    sizes::{TableSizes, hash_keys},
 };
 
 /// The data plane, built for the BPF target.
@@ -29,91 +30,6 @@ pub(super) static OBJECT: &[u8] =
 pub(super) const PROGRAM: &str = "conduitfw";
 /// Name of the program that tells the time.
 const CLOCK_PROGRAM: &str = "clock";
-/// Flows that share a bucket of a flow table.
-const FLOWS_OF_A_BUCKET: u32 = 8;
-
-/// How much the kernel's tables hold; fixed as long as they live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableSizes {
-    /// Tracked flows.
-    pub flows: u32,
-    /// Flows that have not been answered.
-    pub opening_flows: u32,
-    /// Flows whose payload is inspected.
-    pub inspected_flows: u32,
-}
-
-impl fmt::Display for TableSizes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            flows,
-            opening_flows,
-            inspected_flows,
-        } = self;
-        write!(
-            f,
-            "flows = {flows}, opening_flows = {opening_flows}, inspected_flows = {inspected_flows}"
-        )
-    }
-}
-
-impl TableSizes {
-    /// The sizes that the tables really get: powers of two, never below one bucket.
-    #[must_use]
-    pub fn rounded(self) -> Self {
-        let round = |n: u32| n.clamp(FLOWS_OF_A_BUCKET, 1 << 24).next_power_of_two();
-        Self {
-            flows: round(self.flows),
-            opening_flows: round(self.opening_flows),
-            inspected_flows: round(self.inspected_flows),
-        }
-    }
-
-    /// The sizes that tables in force were made with.
-    fn of(settings: &Settings) -> Self {
-        let flows = |mask: u32| mask.saturating_add(1).saturating_mul(FLOWS_OF_A_BUCKET) / 2;
-        Self {
-            flows: flows(settings.flow_bucket_mask),
-            opening_flows: flows(settings.opening_bucket_mask),
-            inspected_flows: settings.stream_mask.saturating_add(1),
-        }
-    }
-
-    /// Rows of each table, with twice the room so that buckets seldom fill.
-    pub(super) fn rows(self) -> [(&'static str, u32); 5] {
-        [
-            ("FLOW_BUCKETS", self.flows * 2 / FLOWS_OF_A_BUCKET),
-            ("FLOWS", self.flows * 2),
-            (
-                "OPENING_BUCKETS",
-                self.opening_flows * 2 / FLOWS_OF_A_BUCKET,
-            ),
-            ("OPENINGS", self.opening_flows * 2),
-            ("STREAMS", self.inspected_flows),
-        ]
-    }
-
-    fn settings(self, room: EventRoom, adopt_until_ticks: u64) -> Result<Settings, DataPlaneError> {
-        let mut hash_keys = [0; 12];
-        for key in &mut hash_keys {
-            *key = getrandom::u64().map_err(|error| DataPlaneError::System {
-                action: "drawing the keys of the flow hash",
-                source: io::Error::other(error.to_string()),
-            })?;
-        }
-        Ok(Settings {
-            hash_keys,
-            abi_version: ABI_VERSION,
-            flow_bucket_mask: self.flows * 2 / FLOWS_OF_A_BUCKET - 1,
-            opening_bucket_mask: self.opening_flows * 2 / FLOWS_OF_A_BUCKET - 1,
-            stream_mask: self.inspected_flows - 1,
-            events: room.records(),
-            reserved: 0,
-            adopt_until_ticks,
-        })
-    }
-}
-
 /// A loaded data plane, not yet attached by this controller.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
@@ -221,7 +137,7 @@ fn load_into(
             // The window is that of the first load: a controller that takes over has nothing to
             // pick up.
             if !took_over {
-                let settings = Plain(sizes.settings(room, clock.end_of(adopt))?);
+                let settings = Plain(sizes.settings(Some(room), hash_keys()?, clock.end_of(adopt)));
                 let write = |source| DataPlaneError::Write {
                     what: "settings",
                     source,
@@ -441,22 +357,5 @@ mod tests {
         };
         assert_eq!(clock.end_of(Duration::from_mins(5)), 4_294_075_000);
         assert_eq!(clock.end_of(Duration::ZERO), 0);
-    }
-
-    #[test]
-    fn sizes_come_back_from_the_settings_that_they_made() {
-        let sizes = TableSizes {
-            flows: 10_000,
-            opening_flows: 3,
-            inspected_flows: 2048,
-        };
-        let rounded = sizes.rounded();
-        assert_eq!(rounded.flows, 16_384);
-        assert_eq!(rounded.opening_flows, 8);
-        let settings = rounded
-            .settings(EventRoom::of_machine().unwrap(), 0)
-            .unwrap();
-        assert_eq!(TableSizes::of(&settings), rounded);
-        assert_eq!(settings.flow_bucket_mask, 16_384 * 2 / 8 - 1);
     }
 }

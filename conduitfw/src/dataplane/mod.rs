@@ -15,6 +15,7 @@ mod private;
 mod refusals;
 pub mod rings;
 pub mod rtnetlink;
+mod sizes;
 mod slot;
 
 use std::io;
@@ -24,9 +25,9 @@ use thiserror::Error;
 
 pub use apply::{DataPlane, InterfaceChange};
 pub use attach::AttachMode;
-pub use load::TableSizes;
 pub use pins::{Pins, detach};
 pub use private::{FRAME_BYTES, PrivateDataPlane};
+pub use sizes::TableSizes;
 
 use crate::dataplane::maps::OpenMapError;
 

@@ -14,12 +14,7 @@ mod source;
 mod summary;
 mod world;
 
-use conduitfw_common::{
-    Reason,
-    event::EventOperation,
-    judgement::Judgement,
-    table::{ABI_VERSION, Settings},
-};
+use conduitfw_common::{Reason, event::EventOperation, judgement::Judgement, table::Settings};
 use thiserror::Error;
 
 pub use capture::{Capture, CaptureError, CaptureTime, CapturedFrame};
@@ -44,8 +39,6 @@ const FIRST_TICK: u64 = 1_000_000;
 const MOST_TICKS: i128 = 1 << 44;
 /// The flow hash of a replay is always the same, so that its answers are.
 const HASH_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Flows that share a bucket of a flow table, with twice the room.
-const FLOWS_OF_A_BUCKET: u32 = 4;
 
 /// Why a replay cannot begin or go on.
 #[derive(Debug, Error)]
@@ -169,19 +162,12 @@ impl<'a> Replay<'a> {
 }
 
 fn settings(sizes: TableSizes, policy: &Policy) -> Settings {
-    let mask = |flows: u32| (flows / FLOWS_OF_A_BUCKET).saturating_sub(1);
     let mut keys = 1..;
+    let hash_keys = [(); 12].map(|()| HASH_SEED.wrapping_mul(keys.next().unwrap_or(1)));
     let adopt = u64::try_from(policy.adopt.as_millis()).unwrap_or(u64::MAX / 2);
-    Settings {
-        hash_keys: [(); 12].map(|()| HASH_SEED.wrapping_mul(keys.next().unwrap_or(1))),
-        abi_version: ABI_VERSION,
-        flow_bucket_mask: mask(sizes.flows),
-        opening_bucket_mask: mask(sizes.opening_flows),
-        stream_mask: sizes.inspected_flows.saturating_sub(1),
-        adopt_until_ticks: if adopt == 0 { 0 } else { FIRST_TICK + adopt },
-        // No room for events: nobody takes them here.
-        ..Settings::default()
-    }
+    let adopt_until_ticks = if adopt == 0 { 0 } else { FIRST_TICK + adopt };
+    // No room for events: nobody takes them here.
+    sizes.settings(None, hash_keys, adopt_until_ticks)
 }
 
 /// The time of the frames, which never goes backwards.

@@ -22,7 +22,6 @@ use zerocopy::FromZeros as _;
 use super::{LONGEST, LOOPBACK, Sizes, settings};
 use crate::lab::ebpf_object;
 
-const WAYS: u32 = 8;
 const STREAM_BYTES: usize = size_of::<conduitfw_common::flow::entry::Stream>();
 
 /// What the kernel made of a frame.
@@ -69,14 +68,8 @@ impl Kernel {
     pub(super) fn load(sizes: Sizes) -> Result<Self> {
         let object = ebpf_object();
         let mut loader = EbpfLoader::new();
-        let rows_of = [
-            ("FLOW_BUCKETS", sizes.buckets),
-            ("FLOWS", sizes.buckets * WAYS),
-            ("OPENING_BUCKETS", sizes.buckets),
-            ("OPENINGS", sizes.buckets * WAYS),
-            ("STREAMS", sizes.streams),
-        ];
-        for (name, rows) in rows_of.into_iter().chain(EventRoom::of_machine()?.rows()) {
+        let rows_of = sizes.tables().rows().into_iter();
+        for (name, rows) in rows_of.chain(EventRoom::of_machine()?.rows()) {
             loader.map_max_entries(name, rows);
         }
         loader.override_global("TRACING", &1_u32, true);

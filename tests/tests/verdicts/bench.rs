@@ -8,14 +8,15 @@ use std::time::Instant;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, Pod};
+use conduitfw::dataplane::TableSizes;
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table, put_in_force};
 use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
 use conduitfw_common::flow::entry::Stream;
 use conduitfw_common::table::{
-    ABI_VERSION, Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey,
-    Interval, MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES,
-    Network, NetworkKey, Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
+    Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
+    MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, Network,
+    NetworkKey, Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
 };
 use conduitfw_tests::lab::{ebpf_object, skipped_without_root};
 use conduitfw_tests::scene::{GATEWAY, HMI, HMI_V6, PLC, PLC_V6};
@@ -28,6 +29,11 @@ pub(crate) const LOOPBACK: u32 = 1;
 pub(crate) const FLOWS: u32 = 16_384;
 pub(crate) const OPENINGS: u32 = 4096;
 pub(crate) const STREAMS: u32 = 1024;
+const SIZES: TableSizes = TableSizes {
+    flows: FLOWS,
+    opening_flows: OPENINGS,
+    inspected_flows: STREAMS,
+};
 pub(crate) const WAYS: u32 = 8;
 
 pub(crate) const OUTSIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 5));
@@ -62,16 +68,7 @@ pub(crate) fn event_room() -> EventRoom {
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings {
-        hash_keys: hash_keys(),
-        abi_version: ABI_VERSION,
-        flow_bucket_mask: FLOWS * 2 / WAYS - 1,
-        opening_bucket_mask: OPENINGS * 2 / WAYS - 1,
-        stream_mask: STREAMS - 1,
-        events: event_room().records(),
-        reserved: 0,
-        adopt_until_ticks: 0,
-    }
+    SIZES.settings(Some(event_room()), hash_keys(), 0)
 }
 
 /// Keys as good as drawn ones, and the same in every run (`splitmix64`).
@@ -125,14 +122,7 @@ impl Bench {
     pub(crate) fn load() -> Self {
         let object = ebpf_object();
         let mut loader = EbpfLoader::new();
-        let rows_of = [
-            ("FLOW_BUCKETS", FLOWS * 2 / WAYS),
-            ("FLOWS", FLOWS * 2),
-            ("OPENING_BUCKETS", OPENINGS * 2 / WAYS),
-            ("OPENINGS", OPENINGS * 2),
-            ("STREAMS", STREAMS),
-        ];
-        for (name, rows) in rows_of.into_iter().chain(event_room().rows()) {
+        for (name, rows) in SIZES.rows().into_iter().chain(event_room().rows()) {
             loader.map_max_entries(name, rows);
         }
         let mut ebpf = loader.load_file(&object).unwrap_or_else(|error| {
