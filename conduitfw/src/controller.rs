@@ -44,6 +44,8 @@ pub struct Options {
     pub watch: bool,
     /// The group that may use the control socket.
     pub socket_group: Option<String>,
+    /// Whether tables that do not fit are replaced.
+    pub change_over: bool,
 }
 
 /// Why a policy did not come into force.
@@ -197,7 +199,9 @@ impl Controller {
             sizes_of(&loaded.policy),
             loaded.policy.adopt,
             options.mode,
+            options.change_over,
         )?;
+        let changes_over = plane.changes_over();
         let Loaded { policy, notes } = loaded;
         let mut controller = Self {
             options,
@@ -212,6 +216,9 @@ impl Controller {
         };
         match controller.begin(&policy) {
             Ok(generation) => {
+                if changes_over {
+                    tracing::info!("new tables are in the place of the earlier ones");
+                }
                 let applied = Applied {
                     generation,
                     changes: None,

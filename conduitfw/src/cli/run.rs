@@ -27,6 +27,10 @@ pub(super) struct Arguments {
     /// Group that may use the control socket [default: conduitfw, where it exists]
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,
+    /// Where tables of another version or for other limits are in force, put new ones in their place
+    /// without a gap; connections are picked up as `adopt` says, and counters begin anew
+    #[arg(long)]
+    change_over: bool,
 }
 
 pub(super) fn run(instance: Instance, arguments: Arguments) -> Result<(), Failure> {
@@ -37,6 +41,7 @@ pub(super) fn run(instance: Instance, arguments: Arguments) -> Result<(), Failur
         mode,
         watch,
         socket_group,
+        change_over,
     } = arguments;
     let options = Options {
         instance,
@@ -44,6 +49,7 @@ pub(super) fn run(instance: Instance, arguments: Arguments) -> Result<(), Failur
         mode,
         watch,
         socket_group,
+        change_over,
     };
     match daemon::run(options, loaded) {
         Ok(()) => Ok(()),

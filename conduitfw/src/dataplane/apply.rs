@@ -11,6 +11,7 @@ use conduitfw_common::table::{Interface, InterfaceKey};
 
 use super::{
     AttachMode, DataPlaneError, Pins, TableSizes, attach,
+    change_over::ChangeOver,
     grace::{Grace, wait_for_frames_in_flight},
     load::{self, PROGRAM, check_sizes, program},
     maps::{Maps, Plain, put_in_force},
@@ -30,6 +31,8 @@ pub struct DataPlane {
     mode: AttachMode,
     ticks_per_second: u32,
     took_over: bool,
+    /// An earlier data plane that has links yet.
+    change_over: Option<ChangeOver>,
     /// Interfaces whose pinned link carries this controller's program, with the index it has.
     guarded: BTreeMap<String, u32>,
     /// Interfaces that a driver gives frames of, and the MTU that they were last warned of.
@@ -81,7 +84,8 @@ pub enum InterfaceChange {
 
 impl DataPlane {
     /// Loads the programs, taking over maps that an earlier controller left. Connections that are
-    /// open already are picked up for the time `adopt`, unless there was an earlier controller.
+    /// open already are picked up for the time `adopt`, unless there was an earlier controller. Tables of
+    /// another version or of other sizes are replaced if this `may_change_over`.
     ///
     /// # Errors
     ///
@@ -91,9 +95,10 @@ impl DataPlane {
         sizes: TableSizes,
         adopt: Duration,
         mode: AttachMode,
+        may_change_over: bool,
     ) -> Result<Self, DataPlaneError> {
         let pins = Pins::of(instance);
-        let mut loaded = load::load(&pins, &instance.bpffs, sizes, adopt)?;
+        let mut loaded = load::load(&pins, &instance.bpffs, sizes, adopt, may_change_over)?;
         refusals::watch(&mut loaded.ebpf, &pins);
         Ok(Self {
             program: Program::Loaded(Box::new(loaded.ebpf)),
@@ -102,6 +107,7 @@ impl DataPlane {
             mode,
             ticks_per_second: loaded.ticks_per_second,
             took_over: loaded.took_over,
+            change_over: loaded.change_over,
             guarded: BTreeMap::new(),
             native: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -133,6 +139,12 @@ impl DataPlane {
     #[must_use]
     pub fn ticks_per_second(&self) -> u32 {
         self.ticks_per_second
+    }
+
+    /// Whether it is to take the place of a data plane whose tables do not fit.
+    #[must_use]
+    pub fn changes_over(&self) -> bool {
+        self.change_over.is_some()
     }
 
     /// Whether an earlier controller's maps are in use.
@@ -178,7 +190,12 @@ impl DataPlane {
         }
         write_slot(&mut self.maps, slot, tables, &indexes)?;
         verify_slot(&self.maps, slot, tables, &indexes)?;
-        let attached = self.attach_all(&indexes)?;
+        // An earlier data plane filters until the policy is in force in this one.
+        let attached = if self.change_over.is_none() {
+            self.attach_all(&indexes)?
+        } else {
+            Vec::new()
+        };
         let port_plan = PortPlan::of(tables);
         let flipped = self.write_ports(slot, &port_plan, &indexes).and_then(|()| {
             let settings = self.maps.settings.get(&0, 0)?.0;
@@ -194,10 +211,19 @@ impl DataPlane {
             return Err(error);
         }
 
+        if let Some(change_over) = &self.change_over {
+            let handed_over =
+                change_over.hand_over(self.program.get()?, &self.pins, indexes.keys());
+            if let Err(error) = handed_over.and_then(|()| self.attach_all(&indexes).map(drop)) {
+                self.undo(&[]);
+                return Err(error);
+            }
+        }
         self.grace = Grace::begin();
         self.rows.clone_from(&tables.interfaces);
         self.port_plan = port_plan;
         self.let_go();
+        self.let_earlier_go();
         self.guarded = indexes;
         Ok(())
     }
@@ -332,6 +358,22 @@ impl DataPlane {
                 tracing::error!(interface, "cannot be detached again: {error}");
             }
         }
+        if let Some(change_over) = &self.change_over
+            && let Err(error) = change_over.hand_back(&self.pins)
+        {
+            tracing::error!("the earlier program cannot be put back everywhere: {error}");
+        }
+    }
+
+    /// Lets go of an earlier data plane whose place this one has.
+    fn let_earlier_go(&mut self) {
+        let Some(change_over) = self.change_over.take() else {
+            return;
+        };
+        let is_wanted = |name: &str| self.rows.iter().any(|row| row.0 == name);
+        if let Err(error) = change_over.finish(&self.pins, is_wanted) {
+            tracing::error!("the earlier tables cannot be removed: {error}");
+        }
     }
 
     /// Takes the program off interfaces that the policy no longer names.
@@ -354,10 +396,8 @@ impl DataPlane {
 
     /// Removes what a first start pinned, when it cannot go on.
     pub fn abandon(self) {
-        if !self.took_over
-            && let Err(error) = self.pins.remove_all()
-        {
-            tracing::error!("what was pinned cannot be removed: {error}");
+        if !self.took_over {
+            load::forget(&self.pins, self.change_over);
         }
     }
 
@@ -445,6 +485,12 @@ impl DataPlane {
         self.guard(name, ifindex).map(drop)
     }
 
+    /// Whether an interface has been guarded before, be it by an earlier data plane.
+    fn has_link(&self, name: &str) -> bool {
+        let change_over = self.change_over.as_ref();
+        self.pins.link(name).exists() || change_over.is_some_and(|earlier| earlier.has(name))
+    }
+
     /// The interfaces of a policy that are there. One that was guarded before may be missing: a
     /// broken network card must not keep anybody from changing the policy.
     fn interface_indexes(
@@ -457,7 +503,7 @@ impl DataPlane {
                 Some(ifindex) => {
                     indexes.insert(name.clone(), ifindex);
                 }
-                None if self.pins.link(name).exists() => {
+                None if self.has_link(name) => {
                     tracing::warn!(
                         interface = name,
                         "is missing; it is guarded again when it comes"

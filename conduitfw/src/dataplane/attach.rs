@@ -1,6 +1,6 @@
 //! The program on its interfaces: through pinned links, replaced in place, never half.
 
-use std::{fmt, io};
+use std::{fmt, io, path::Path};
 
 use aya::programs::{
     ProgramError, Xdp, XdpMode,
@@ -48,26 +48,45 @@ pub(super) fn replace(
     interface: &str,
     ifindex: u32,
 ) -> Result<bool, DataPlaneError> {
+    let link = open_link(pins, interface)?;
     let path = pins.link(interface);
-    let pin_error = |reason: String| DataPlaneError::Pin {
+    if !replace_in(xdp, link, &path)? {
+        return Ok(false);
+    }
+    let info = xdp.info();
+    let ours = info.map_err(|error| link_error(&path, chain(&error)))?.id();
+    Ok(attached_program(ifindex)?.is_some_and(|found| found.id == ours))
+}
+
+/// The pinned link to an interface.
+pub(super) fn open_link(pins: &Pins, interface: &str) -> Result<XdpLink, DataPlaneError> {
+    let path = pins.link(interface);
+    let pinned = PinnedLink::from_pin(&path).map_err(|error| link_error(&path, chain(&error)))?;
+    XdpLink::try_from(FdLink::from(pinned)).map_err(|error| link_error(&path, chain(&error)))
+}
+
+/// Puts this program into a link that is pinned at `path`; false when its interface is gone.
+pub(super) fn replace_in(
+    xdp: &mut Xdp,
+    link: XdpLink,
+    path: &Path,
+) -> Result<bool, DataPlaneError> {
+    match xdp.attach_to_link(link) {
+        // The pin keeps the link; this descriptor of it may go.
+        Ok(id) => xdp
+            .take_link(id)
+            .map(|_| true)
+            .map_err(|error| link_error(path, chain(&error))),
+        Err(error) if system_code(&error) == Some(nix::libc::ENOLINK) => Ok(false),
+        Err(error) => Err(link_error(path, chain(&error))),
+    }
+}
+
+fn link_error(path: &Path, reason: String) -> DataPlaneError {
+    DataPlaneError::Pin {
         action: "replacing the program through",
         path: path.display().to_string(),
         reason,
-    };
-    let pinned = PinnedLink::from_pin(&path).map_err(|error| pin_error(chain(&error)))?;
-    let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| pin_error(chain(&error)))?;
-    match xdp.attach_to_link(link) {
-        Ok(id) => {
-            // The pin keeps the link; this descriptor of it may go.
-            drop(
-                xdp.take_link(id)
-                    .map_err(|error| pin_error(chain(&error)))?,
-            );
-            let ours = xdp.info().map_err(|error| pin_error(chain(&error)))?.id();
-            Ok(attached_program(ifindex)?.is_some_and(|found| found.id == ours))
-        }
-        Err(error) if system_code(&error) == Some(nix::libc::ENOLINK) => Ok(false),
-        Err(error) => Err(pin_error(chain(&error))),
     }
 }
 

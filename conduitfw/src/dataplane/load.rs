@@ -17,6 +17,7 @@ use conduitfw_common::table::{ABI_VERSION, Active, Settings};
 
 use super::{
     DataPlaneError, Pins,
+    change_over::ChangeOver,
     maps::{Maps, PINNED, Plain, open_settings},
     rings::EventRoom,
     sizes::{TableSizes, hash_keys},
@@ -36,33 +37,73 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) ticks_per_second: u32,
     pub(super) took_over: bool,
+    /// The earlier data plane, whose place this one is to take.
+    pub(super) change_over: Option<ChangeOver>,
 }
 
 /// Loads the programs, with new maps or with those that an earlier controller left pinned. New ones
-/// pick up connections that are open already, for the time `adopt`.
+/// pick up connections that are open already, for the time `adopt`. Pinned ones that do not fit are in
+/// the way, unless this `may_change_over`.
 pub(super) fn load(
     pins: &Pins,
     bpffs: &Path,
     sizes: TableSizes,
     adopt: Duration,
+    may_change_over: bool,
 ) -> Result<Loaded, DataPlaneError> {
     check_kernel()?;
     let sizes = sizes.rounded();
-    let took_over = pins.exist() && check_pinned(pins, sizes)?;
-    if !took_over {
-        // What a start that did not finish may have left would be taken for ours.
-        pins.remove_all()?;
-        pins.create(bpffs)?;
-    }
-    match load_into(pins, sizes, adopt, took_over) {
-        Ok(loaded) => Ok(loaded),
+    let mut change_over = ChangeOver::unfinished(pins, || is_in_force(pins))?;
+    let took_over = match check_pinned(pins, sizes) {
+        Err(DataPlaneError::OtherVersion { .. } | DataPlaneError::OtherLimits { .. })
+            if may_change_over =>
+        {
+            change_over = Some(ChangeOver::begin(pins)?);
+            false
+        }
+        checked => checked?,
+    };
+    let loaded = (|| {
+        if !took_over {
+            // What a start that did not finish may have left would be taken for ours.
+            pins.remove_own()?;
+            pins.create(bpffs)?;
+        }
+        load_into(pins, sizes, adopt, took_over)
+    })();
+    match loaded {
+        Ok(loaded) => Ok(Loaded {
+            change_over,
+            ..loaded
+        }),
         Err(error) => {
-            if !took_over && let Err(left) = pins.remove_all() {
-                tracing::error!("what was pinned cannot be removed: {left}");
+            if !took_over {
+                forget(pins, change_over);
             }
             Err(error)
         }
     }
+}
+
+/// Removes what was pinned of a data plane that did not come into force, and gives an earlier one its place
+/// back.
+pub(super) fn forget(pins: &Pins, change_over: Option<ChangeOver>) {
+    let forgotten = match change_over {
+        Some(change_over) => change_over.take_back(pins),
+        None => pins.remove_own().map(drop),
+    };
+    if let Err(error) = forgotten {
+        tracing::error!("what was pinned cannot be removed: {error}");
+    }
+}
+
+/// Whether a policy is in force in pinned tables of this version.
+fn is_in_force(pins: &Pins) -> bool {
+    let is_ours =
+        open_settings(pins.directory()).is_ok_and(|settings| settings.abi_version == ABI_VERSION);
+    is_ours
+        && Maps::open(pins.directory())
+            .is_ok_and(|maps| maps.in_force().is_ok_and(|(_, now)| now.number != 0))
 }
 
 /// Whether limits fit the tables of a data plane that is already loaded.
@@ -81,6 +122,9 @@ fn same_sizes(settings: &Settings, wanted: TableSizes) -> Result<(), DataPlaneEr
 
 /// Whether the pins can be taken over; not so those of a start that never finished.
 fn check_pinned(pins: &Pins, sizes: TableSizes) -> Result<bool, DataPlaneError> {
+    if !pins.exist() {
+        return Ok(false);
+    }
     let settings = open_settings(pins.directory())?;
     if settings.abi_version == 0 {
         tracing::info!("removing the pins of a start that did not finish");
@@ -158,6 +202,7 @@ fn load_into(
         maps,
         ticks_per_second,
         took_over,
+        change_over: None,
     })
 }
 

@@ -3,6 +3,7 @@
 mod apply;
 mod attach;
 mod batch;
+mod change_over;
 mod grace;
 mod links;
 mod load;
@@ -64,7 +65,8 @@ pub enum DataPlaneError {
     #[error(
         "the data plane in force was loaded by another version of conduitfw (its tables are \
          version {found}, this program's are version {wanted}): it goes on enforcing; to change \
-         over, run `conduitfw detach` and start again (nothing is filtered in between)"
+         over without a gap, start with --change-over (connections are picked up as `adopt` says, \
+         and counters begin anew)"
     )]
     OtherVersion {
         /// Version of the pinned maps.
@@ -75,8 +77,9 @@ pub enum DataPlaneError {
     /// Limits other than those that the tables were made with.
     #[error(
         "[settings.limits] asks for {wanted}, and the tables in force were made for {found}: set \
-         the limits back, or run `conduitfw detach` and start again (nothing is filtered in \
-         between)"
+         the limits back; or stop the controller and start it with --change-over, which puts new \
+         tables in their place without a gap (connections are picked up as `adopt` says, and \
+         counters begin anew)"
     )]
     OtherLimits {
         /// Limits of the pinned maps.

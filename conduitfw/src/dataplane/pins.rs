@@ -33,6 +33,16 @@ impl Pins {
         }
     }
 
+    /// Where these pins stand while another data plane takes the place of theirs. No instance has such
+    /// a name.
+    pub(super) fn of_earlier(&self) -> Self {
+        let mut name = self.directory.as_os_str().to_owned();
+        name.push("+earlier");
+        Self {
+            directory: PathBuf::from(name),
+        }
+    }
+
     /// The directory, which also holds the maps under their own names.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -110,12 +120,22 @@ impl Pins {
         remove(&self.link(interface))
     }
 
-    /// Removes every pin: first the links, then the rest, then the directory.
+    /// Removes every pin, also those of an earlier data plane whose place another one has not quite
+    /// taken.
     ///
     /// # Errors
     ///
     /// A pin cannot be removed; those before it are gone.
     pub fn remove_all(&self) -> Result<Vec<String>, DataPlaneError> {
+        let mut interfaces = self.of_earlier().remove_own()?;
+        interfaces.extend(self.remove_own()?);
+        interfaces.sort();
+        interfaces.dedup();
+        Ok(interfaces)
+    }
+
+    /// Removes the pins that are here: first the links, then the rest, then the directory.
+    pub(super) fn remove_own(&self) -> Result<Vec<String>, DataPlaneError> {
         let read = |source| DataPlaneError::System {
             action: "reading the pins",
             source,
