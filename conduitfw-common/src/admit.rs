@@ -211,7 +211,7 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
     let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
     let is_late = is_echo_reply || (packet.transport == transport::TCP && !is_syn);
     if is_late && !may_be_adopted(p, packet) {
-        return Judgement::deny(stray(packet), 0);
+        return strayed(p, packet, ends, stray(packet));
     }
     let port = classify::service_port(packet);
     let Some(service) = classify::service(p, ends.source, ends.destination, packet.transport, port)
@@ -221,7 +221,10 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
         } else {
             stray(packet)
         };
-        return Judgement::deny(reason, 0);
+        if is_syn {
+            return Judgement::deny(reason, 0);
+        }
+        return strayed(p, packet, ends, reason);
     };
     let slot = p.seen().slot;
     let Some(conduit) = p.conduit(slot, service.conduit) else {
@@ -246,7 +249,8 @@ fn open<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement {
     }
     // Only data shows where an ADU begins.
     if service.protocol != protocol::NONE && packet.payload_bytes == 0 {
-        return Judgement::deny(Reason::NoFlow, service.conduit);
+        let judgement = Judgement::deny(Reason::NoFlow, service.conduit);
+        return observe_or(p, service.conduit, judgement);
     }
     Judgement::ADOPT
 }
@@ -258,23 +262,27 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     let (ifindex, number, now) = (p.ifindex(), p.seen().generation, p.now_ticks());
     let (slot, service) = (p.seen().slot, p.seen().service);
     let conduit = p.conduit(slot, service.conduit).unwrap_or_default();
-    let observe = p
-        .generation(slot)
-        .map_or(0, |generation| u8::from(generation.observe != 0));
+    let observe = classify::observes(p, slot);
     let shift = if packet.transport == transport::TCP {
         p.window_shift(packet)
     } else {
         0
     };
+    let pass = Judgement::pass(service.conduit).going(Direction::Request);
     if let Some(entry) = p.flow(FlowTable::Openings, place) {
+        // Another processor was faster, and its frame may have been answered since.
+        if entry.phase != 0 {
+            let is_same = entry.direction_of(packet) == Some(Direction::Request)
+                && (packet.transport != transport::TCP
+                    || entry.request.next == packet.sequence.wrapping_add(1));
+            return if is_same {
+                pass
+            } else {
+                Judgement::deny(Reason::FlowBusy, service.conduit).going(Direction::Request)
+            };
+        }
         entry.phase = phase::OPENING;
-        entry.protocol = service.protocol;
-        entry.generation = number;
-        entry.conduit = service.conduit;
-        entry.rule_set = service.rule_set;
-        entry.on_deny = conduit.on_deny;
-        entry.observe = conduit.observe | observe;
-        entry.outstanding = conduit.outstanding;
+        entry.take_service(&service, &conduit, number, observe);
         entry.last_seen_ticks = now;
         entry.initiator_ifindex = ifindex;
         entry.initiator_vlans = packet.vlans;
@@ -286,7 +294,35 @@ pub fn opened<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
             edge: after_syn,
         };
     }
-    Judgement::pass(service.conduit).going(Direction::Request)
+    pass
+}
+
+/// A frame that is of no flow and cannot open one. Where a conduit only observes, a flow that was too much for
+/// it was never opened, and passes all the same, both ways.
+#[inline(always)]
+fn strayed<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, reason: Reason) -> Judgement {
+    let is_echo = packet.transport == transport::ICMP;
+    let back = if is_echo { 0 } else { packet.source_port };
+    let mut judgement = Judgement::deny(reason, 0);
+    for (from, to, port, direction) in [
+        (
+            ends.source,
+            ends.destination,
+            classify::service_port(packet),
+            Direction::Request,
+        ),
+        (ends.destination, ends.source, back, Direction::Reply),
+    ] {
+        if let Some(service) = classify::service(p, from, to, packet.transport, port)
+            && let Some(conduit) = p.conduit(p.seen().slot, service.conduit)
+            && conduit.observe != 0
+        {
+            let denied = Judgement::deny(reason, service.conduit);
+            judgement = denied.going(direction).observed();
+            break;
+        }
+    }
+    judgement
 }
 
 /// Why a segment without a flow cannot open one.
@@ -310,19 +346,44 @@ const fn stray(packet: &Packet) -> Reason {
     }
 }
 
-/// Another frame of a flow that is opening.
+/// Another frame of a flow that is opening. Two processors may have one at the same time.
 #[inline(always)]
 fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Found) -> Judgement {
     let Found { place, direction } = found;
+    if !p.lock_flow(FlowTable::Openings, place) {
+        return Judgement::deny(Reason::FlowBusy, 0).going(direction);
+    }
+    let judgement = go_on_locked(p, packet, ends, found);
+    p.unlock_flow(FlowTable::Openings, place);
+    if judgement == Judgement::AGAIN {
+        return open(p, packet, ends);
+    }
+    if judgement.is_decided() {
+        return observe_or(p, judgement.conduit(), judgement);
+    }
+    judgement
+}
+
+/// The same for a place that is locked. Answers [`Judgement::AGAIN`] when the frame may open a flow, and
+/// this one is gone.
+#[inline(always)]
+fn go_on_locked<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Found) -> Judgement {
+    let Found { place, direction } = found;
+    let busy = Judgement::deny(Reason::FlowBusy, 0).going(direction);
     let Some(entry) = p.flow_seen(FlowTable::Openings, place) else {
-        return Judgement::deny(Reason::NoFlow, 0);
+        return busy;
     };
+    // Another flow may have taken the place between the look and the lock.
+    if entry.phase == 0 || entry.direction_of(packet) != Some(direction) {
+        return busy;
+    }
     let (conduit, in_phase) = (entry.conduit, entry.phase);
+    let is_current = entry.generation == p.seen().generation;
     let slot = p.seen().slot;
-    let age = p.now_ticks().wrapping_sub(entry.last_seen_ticks);
-    let is_stale = entry.generation != p.seen().generation
-        || p.generation(slot)
-            .is_none_or(|g| age > lifetime_ticks(packet.transport, in_phase, g));
+    let age = p.now_ticks().saturating_sub(entry.last_seen_ticks);
+    let is_timed_out = p
+        .generation(slot)
+        .is_none_or(|g| age > lifetime_ticks(packet.transport, in_phase, g));
     let is_request = direction == Direction::Request;
     let is_syn = packet.tcp_flags & CONTROL_FLAGS == flag::SYN;
     // One that its sender repeats, or the line doubles, must not undo the answer to the first.
@@ -330,18 +391,20 @@ fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Fou
         && is_syn
         && packet.payload_bytes == 0
         && entry.request.next == packet.sequence.wrapping_add(1);
-    // A new SYN, and whatever the policy in force has not judged, starts again.
-    if is_stale || (is_request && is_syn && !is_repeated) {
-        if p.lock_flow(FlowTable::Openings, place) {
-            remove(p, FlowTable::Openings, place);
-            p.unlock_flow(FlowTable::Openings, place);
-        }
+    let starts_again = is_timed_out || (is_request && is_syn && !is_repeated);
+    if starts_again || (!is_current && !rejudge_opening(p, ends, place, direction)) {
+        remove(p, FlowTable::Openings, place);
         return if is_request {
-            open(p, packet, ends)
-        } else {
+            Judgement::AGAIN
+        } else if starts_again {
             Judgement::deny(Reason::NoFlow, conduit)
+        } else {
+            Judgement::deny(Reason::PolicyChanged, conduit).going(direction)
         };
     }
+    let conduit = p
+        .flow_seen(FlowTable::Openings, place)
+        .map_or(0, |entry| entry.conduit);
     if packet.transport == transport::TCP && !is_repeated {
         return handshake(p, packet, conduit, place, direction);
     }
@@ -363,6 +426,32 @@ fn go_on_opening<P: Platform>(p: &mut P, packet: &Packet, ends: Ends, found: Fou
         return Judgement::pass(conduit).going(direction);
     }
     Judgement::establish(place, direction)
+}
+
+/// Looks an opening flow up in the policy that is in force now. Returns whether it is still allowed.
+#[inline(always)]
+fn rejudge_opening<P: Platform>(p: &mut P, ends: Ends, place: u32, direction: Direction) -> bool {
+    let (slot, number) = (p.seen().slot, p.seen().generation);
+    let Some(entry) = p.flow_seen(FlowTable::Openings, place) else {
+        return false;
+    };
+    let (transport, port) = (entry.transport, entry.service_port());
+    let (from, to) = match direction {
+        Direction::Request => (ends.source, ends.destination),
+        Direction::Reply => (ends.destination, ends.source),
+    };
+    let Some(service) = classify::service(p, from, to, transport, port) else {
+        return false;
+    };
+    let Some(conduit) = p.conduit(slot, service.conduit) else {
+        return false;
+    };
+    let observe = classify::observes(p, slot);
+    let Some(entry) = p.flow(FlowTable::Openings, place) else {
+        return false;
+    };
+    entry.take_service(&service, &conduit, number, observe);
+    true
 }
 
 /// The second and third segment of a TCP handshake (RFC 9293 §3.5), or its refusal.
@@ -450,7 +539,8 @@ pub(crate) fn is_handshake_confirmed<P: Platform>(p: &P, packet: &Packet) -> boo
 }
 
 /// Moves the opening flow at `opening_place` to `place` among the established ones, which the
-/// caller has added and holds. The answer is [`Judgement::SETTLE`], or a denial with the flow gone.
+/// caller has added or found, and holds. The answer is [`Judgement::SETTLE`], or a denial with the flow
+/// gone.
 #[inline(always)]
 pub fn establish<P: Platform>(
     p: &mut P,
@@ -464,14 +554,50 @@ pub fn establish<P: Platform>(
     } else {
         Direction::Request
     };
-    let conduit = p
-        .flow_seen(FlowTable::Openings, opening_place)
-        .map_or(0, |entry| entry.conduit);
-    let full = Judgement::deny(Reason::FlowTableFull, conduit).going(direction);
+    let busy = Judgement::deny(Reason::FlowBusy, 0).going(direction);
+    // Another processor was faster, and may have judged data since: what it has followed stays.
+    let is_there = p
+        .flow_seen(FlowTable::Flows, place)
+        .is_some_and(|entry| entry.phase != 0 && entry.direction_of(packet) == Some(direction));
+    if is_there {
+        return Judgement::SETTLE;
+    }
+    if !p.lock_flow(FlowTable::Openings, opening_place) {
+        remove(p, FlowTable::Flows, place);
+        return busy;
+    }
+    let judgement = establish_from(p, packet, opening_place, place, direction);
+    if judgement == Judgement::SETTLE {
+        remove(p, FlowTable::Openings, opening_place);
+    } else {
+        remove(p, FlowTable::Flows, place);
+    }
+    p.unlock_flow(FlowTable::Openings, opening_place);
+    judgement
+}
+
+/// The same with both places locked. The flow is whole if the answer is [`Judgement::SETTLE`].
+#[inline(always)]
+fn establish_from<P: Platform>(
+    p: &mut P,
+    packet: &Packet,
+    opening_place: u32,
+    place: u32,
+    direction: Direction,
+) -> Judgement {
+    let busy = Judgement::deny(Reason::FlowBusy, 0).going(direction);
     let (now, ifindex) = (p.now_ticks(), p.ifindex());
     let Some(opening) = p.flow_seen(FlowTable::Openings, opening_place).copied() else {
-        return full;
+        return busy;
     };
+    // Another flow may have taken its place, or another handshake, since it was looked at.
+    let is_it = opening.phase != 0
+        && opening.direction_of(packet) == Some(direction)
+        && (packet.transport != transport::TCP || confirms(&opening, packet));
+    if !is_it {
+        return busy;
+    }
+    let full = Judgement::deny(Reason::FlowTableFull, opening.conduit).going(direction);
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return full;
     };
@@ -492,13 +618,5 @@ pub fn establish<P: Platform>(
     }
     let has_room = opening.protocol == protocol::NONE
         || open_stream(p, place, opening.request.next, opening.reply.next);
-    if !has_room {
-        remove(p, FlowTable::Flows, place);
-        return full;
-    }
-    if p.lock_flow(FlowTable::Openings, opening_place) {
-        remove(p, FlowTable::Openings, opening_place);
-        p.unlock_flow(FlowTable::Openings, opening_place);
-    }
-    Judgement::SETTLE
+    if has_room { Judgement::SETTLE } else { full }
 }

@@ -1,6 +1,7 @@
 //! A connection that was open before the gateway, picked up in the middle.
 
 use crate::admit::observe_or;
+use crate::classify;
 use crate::flow::connection::CONTROL_FLAGS;
 use crate::flow::entry::{Direction, Side, flow_flag, phase, side_flag};
 use crate::flow::store::{open_stream, remove};
@@ -39,13 +40,9 @@ pub fn adopt<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     let flags = MAX_SHIFT << side_flag::WINDOW_SHIFT_AT;
     let room = u32::from(packet.window) << MAX_SHIFT;
     entry.phase = phase::ESTABLISHED;
-    entry.protocol = service.protocol;
-    entry.generation = number;
-    entry.conduit = service.conduit;
-    entry.rule_set = service.rule_set;
+    entry.take_service(&service, &conduit, number, 0);
     entry.on_deny = Verdict::Drop.number();
     entry.observe = 0;
-    entry.outstanding = conduit.outstanding;
     entry.last_seen_ticks = now;
     entry.initiator_ifindex = ifindex;
     entry.initiator_vlans = packet.vlans;
@@ -85,9 +82,7 @@ pub fn adopted<P: Platform>(
 ) -> Judgement {
     let (slot, service) = (p.seen().slot, p.seen().service);
     let conduit = p.conduit(slot, service.conduit).unwrap_or_default();
-    let observe = p
-        .generation(slot)
-        .map_or(0, |generation| u8::from(generation.observe != 0));
+    let observe = classify::observes(p, slot);
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
     let index = p.seen().stream;
     let is_whole = service.protocol == protocol::NONE

@@ -193,6 +193,13 @@ pub fn service<P: Platform>(
     p.service(p.seen().slot, found.wrapping_sub(1))
 }
 
+/// 1 when the whole policy only observes.
+#[inline(always)]
+pub fn observes<P: Platform>(p: &P, slot: u32) -> u8 {
+    p.generation(slot)
+        .map_or(0, |generation| u8::from(generation.observe != 0))
+}
+
 /// Whether the policy knows the address, for address resolution.
 #[inline(always)]
 pub fn is_known<P: Platform>(p: &P, address: &Address) -> bool {

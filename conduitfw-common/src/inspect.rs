@@ -185,6 +185,7 @@ fn take_segment<P: Platform>(
         if data_end.wrapping_sub(kept_from) > HISTORY_BYTES {
             return Err(Reason::HistoryFull);
         }
+        forget_overwritten(p, stream, data_end);
         let skip = due.wrapping_sub(packet.sequence);
         let at = packet.payload_at.wrapping_add(skip);
         let bytes = packet.payload_bytes.wrapping_sub(skip);
@@ -198,7 +199,7 @@ fn take_segment<P: Platform>(
                 bytes,
             },
         )?;
-        keep_writes(p);
+        keep_writes(p)?;
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end;
         }
@@ -396,15 +397,35 @@ const fn has_form(adu_bytes: u32) -> bool {
     refused(u16::from_be_bytes([high, low])) != 0
 }
 
-/// Remembers what the segment wrote under `max_step`.
+/// What a request wrote is not known any more once the ring holds other bytes in its place, be it those of a
+/// segment that is denied: an answer to it confirms nothing.
 #[inline(always)]
-fn keep_writes<P: Platform>(p: &mut P) {
+fn forget_overwritten<P: Platform>(p: &mut P, stream: u32, data_end: u32) {
+    let Some(stream) = p.stream(stream) else {
+        return;
+    };
+    for row in &mut stream.outstanding {
+        if row.is_guarded != 0 && data_end.wrapping_sub(row.sequence) > HISTORY_BYTES {
+            row.is_guarded = 0;
+        }
+    }
+}
+
+/// Remembers what the segment wrote under `max_step`.
+///
+/// # Errors
+/// There is no room for it: what is not remembered limits no later write.
+#[inline(always)]
+fn keep_writes<P: Platform>(p: &mut P) -> Result<(), Reason> {
     for write in 0..MAX_PENDING {
         if write >= p.seen().pending_writes {
             break;
         }
-        p.keep_written(write);
+        if !p.keep_written(write) {
+            return Err(Reason::StepTooLarge);
+        }
     }
+    Ok(())
 }
 
 /// As [`MAX_PENDING_WRITES`], in the workspace's own unit.

@@ -1,5 +1,6 @@
 //! The whole street on one page: parse, classify, track, inspect, decide.
 
+use crate::admit::observe_or;
 use crate::flow::connection;
 use crate::flow::entry::{Direction, FlowEntry, phase};
 use crate::flow::store::find_place;
@@ -131,7 +132,14 @@ fn long_way<P: Platform>(p: &mut P, packet: &Packet, judgement: Judgement) -> Ju
     } else if judgement != Judgement::AGAIN {
         return judgement;
     }
-    let judgement = without_flow(p, packet);
+    let mut judgement = without_flow(p, packet);
+    if !judgement.is_decided() {
+        // Another processor changed what this one had found.
+        judgement = Judgement::deny(Reason::FlowBusy, 0);
+    }
+    if judgement.reason_number() == Reason::FlowTableFull.number() {
+        judgement = observe_or(p, judgement.conduit(), judgement);
+    }
     let doubted = p.seen().doubted;
     if doubted == 0 || (judgement.is_drop() && !is_observed(p)) || p.doubt(packet, doubted) {
         judgement
@@ -165,7 +173,10 @@ fn without_flow<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     };
     let inserted = p.insert(packet, FlowTable::Flows);
     if inserted == 0 {
-        return Judgement::deny(Reason::FlowTableFull, 0).going(direction);
+        let conduit = p
+            .flow_seen(FlowTable::Openings, opening.wrapping_sub(1))
+            .map_or(0, |entry| entry.conduit);
+        return Judgement::deny(Reason::FlowTableFull, conduit).going(direction);
     }
     let place = inserted.wrapping_sub(1);
     let judgement = p.establish(packet, opening.wrapping_sub(1), place, is_reply);

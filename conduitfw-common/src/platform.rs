@@ -279,7 +279,7 @@ pub trait Platform: Headers {
     /// Stage: [`crate::modbus::written::check_value`].
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32;
     /// Stage: [`crate::modbus::last::keep`].
-    fn keep_written(&mut self, write: u32);
+    fn keep_written(&mut self, write: u32) -> bool;
     /// Stage: [`crate::modbus::files::check`].
     fn check_files(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::files::check_file`].

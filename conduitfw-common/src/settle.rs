@@ -27,14 +27,15 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     let Some(direction) = entry.direction_of(packet) else {
         return Judgement::AGAIN;
     };
-    let (conduit, age) = (entry.conduit, now.wrapping_sub(entry.last_seen_ticks));
+    let (conduit, age) = (entry.conduit, now.saturating_sub(entry.last_seen_ticks));
     let (is_current, is_here) = (
         entry.generation == number,
         entry.came_in_at(direction, ifindex, packet.vlans),
     );
     let (was_in, had_flags) = (entry.phase, entry.flags);
 
-    if !is_here {
+    // What is behind an interface or a tag may be another zone in another policy.
+    if !is_here || !is_current {
         if let Err(reason) = classify::source(p, &packet.source, packet.vlans) {
             return Judgement::deny(reason, 0);
         }
@@ -62,7 +63,8 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         && p.flow_seen(FlowTable::Flows, place)
             .is_some_and(|entry| takes_old_data(entry, packet));
     if would_take_old_data && age < u64::from(second).wrapping_mul(QUIET_SECONDS) {
-        return Judgement::deny(Reason::OutOfWindow, conduit).going(direction);
+        let judgement = Judgement::deny(Reason::OutOfWindow, conduit).going(direction);
+        return observe_or(p, conduit, judgement);
     }
     if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request) {
         remove(p, FlowTable::Flows, place);
@@ -71,7 +73,7 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     if was_in >= phase::ENDING {
         return ended(p, packet, place, direction, conduit);
     }
-    if !is_current && !rejudge(p, place) {
+    if !is_current && !rejudge(p, place, direction) {
         let Some(entry) = p.flow(FlowTable::Flows, place) else {
             return Judgement::deny(Reason::NoFlow, conduit);
         };
@@ -174,19 +176,16 @@ fn is_held<P: Platform>(p: &mut P, packet: &Packet, place: u32, direction: Direc
     false
 }
 
-/// Looks the flow up in the policy that is in force now. Returns whether it is still allowed.
+/// Looks the flow up in the policy that is in force now. Returns whether it is still allowed. Whether the
+/// other side is where it was is asked when it speaks: no interface has the number 0.
 #[inline(always)]
-fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
+fn rejudge<P: Platform>(p: &mut P, place: u32, direction: Direction) -> bool {
     let (slot, number) = (p.seen().slot, p.seen().generation);
     let Some(entry) = p.flow_seen(FlowTable::Flows, place) else {
         return false;
     };
     let (transport, inspected_as) = (entry.transport, entry.protocol);
-    let port = if transport == transport::ICMP {
-        0
-    } else {
-        entry.responder_port
-    };
+    let port = entry.service_port();
     let Some(from) = p.network(slot, &entry.initiator) else {
         return false;
     };
@@ -206,19 +205,15 @@ fn rejudge<P: Platform>(p: &mut P, place: u32) -> bool {
         }
         free_stream(p, place);
     }
-    let observe = p
-        .generation(slot)
-        .map_or(0, |generation| u8::from(generation.observe != 0));
+    let observe = classify::observes(p, slot);
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return false;
     };
-    entry.generation = number;
-    entry.conduit = service.conduit;
-    entry.rule_set = service.rule_set;
-    entry.protocol = service.protocol;
-    entry.on_deny = conduit.on_deny;
-    entry.observe = conduit.observe | observe;
-    entry.outstanding = conduit.outstanding;
+    entry.take_service(&service, &conduit, number, observe);
+    match direction {
+        Direction::Request => entry.responder_ifindex = 0,
+        Direction::Reply => entry.initiator_ifindex = 0,
+    }
     true
 }
 
@@ -274,9 +269,17 @@ fn reopen<P: Platform>(
             || packet.sequence.wrapping_add(1) != entry.reply.next;
     }
     // The third segment of the new handshake, if it is one, moves the new flow into this place.
-    if direction == Direction::Request && crate::admit::is_handshake_confirmed(p, packet) {
-        remove(p, FlowTable::Flows, place);
-        return true;
+    if direction == Direction::Request {
+        if crate::admit::is_handshake_confirmed(p, packet) {
+            remove(p, FlowTable::Flows, place);
+            return true;
+        }
+        // It gave way, or timed out.
+        if find(p, FlowTable::Openings, packet).is_none()
+            && let Some(entry) = p.flow(FlowTable::Flows, place)
+        {
+            entry.flags &= !flow_flag::REOPENING;
+        }
     }
     false
 }

@@ -550,8 +550,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn keep_written(&mut self, write: u32) {
-        stages::keep_written(write);
+    fn keep_written(&mut self, write: u32) -> bool {
+        stages::keep_written(write) != 0
     }
 
     #[inline(always)]

@@ -307,10 +307,10 @@ pub(crate) extern "C" fn check_value(limits: u32, register: u32, raw: u32) -> u3
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
-    if let Some((mut kernel, stream)) = at_hand() {
-        last::keep(&mut kernel, &History(stream), write);
+    match at_hand() {
+        Some((mut kernel, stream)) => u32::from(last::keep(&mut kernel, &History(stream), write)),
+        None => 0,
     }
-    0
 }
 
 #[unsafe(no_mangle)]

@@ -1,11 +1,19 @@
 //! How far and how often values may be written: `max_step` and `max_rate`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use conduitfw::policy::Ids;
+use conduitfw::simulator::Simulator;
 use conduitfw_common::Reason;
+use conduitfw_common::table::MAX_LAST_VALUES;
 use conduitfw_tests::conversation::Want::{self, Drop, Pass};
 use conduitfw_tests::conversation::{Stage, Talk, plant};
 use conduitfw_tests::frames::modbus::{adu, fields, mask_write, write_registers, write_single};
+use conduitfw_tests::frames::{ACK, PSH, SYN, tcp};
+use conduitfw_tests::scene::{HMI, PLC};
 use conduitfw_tests::stage;
+use conduitfw_tests::twin::{LOOPBACK, Sizes, compiled, settings};
 
 const WRITES: &str = "functions = [6, 16, 22, 23]\nregisters = [{ first = 0, last = 199 }]";
 
@@ -304,4 +312,91 @@ fn a_reply_confirms_what_was_written_to_its_own_unit() -> Result<()> {
         talk.asks(&mut stage, name, &write(unit, value), want)?;
     }
     stage.finish()
+}
+
+/// The carrier of a guarded write waits for its answer while so much else is asked that other bytes stand
+/// in its place: "6, register 5, value 777", by whoever would like that to be confirmed.
+#[test]
+fn an_answer_confirms_nothing_that_is_not_known_any_more() -> Result<()> {
+    for is_denied in [false, true] {
+        let guarded = "functions = [6, 16]\nregisters = [{ first = 0, last = 9 }]\nmax_step = 10";
+        let free = "functions = [6, 16]\nregisters = [{ first = 10, last = 999 }]";
+        let mut stage = stage!(&dropping(&[guarded, free]));
+        let mut talk = stage.talk()?;
+        let six = |value| write_single(6, 5, value);
+        transact(&mut stage, &mut talk, "the first", &six(100), Pass)?;
+        let mut values = vec![0; 123];
+        values[1] = 100;
+        let carrier = adu(1, 1, write_registers(4, &values));
+        talk.asks(&mut stage, "the carrier", &carrier, Pass)?;
+        stage.expect("acknowledged", &talk.plc_sends(&[]).build(), Pass)?;
+        let mut asked = carrier.len();
+        for number in 2..17 {
+            let mut more = adu(number, 1, write_registers(500, &[0; 123]));
+            let is_over_it = asked + more.len() > 4096;
+            if is_over_it {
+                let at = 4096 - asked;
+                more[at + 7..at + 12].copy_from_slice(&[6, 0, 5, 3, 9]);
+            }
+            if is_over_it && is_denied {
+                // A segment that is denied stands there as well.
+                more.push(0);
+                more[5] += 1;
+                let frame = talk.hmi_sends(&more).build();
+                stage.becomes_of(&frame)?;
+            } else {
+                talk.asks(&mut stage, "more", &more, Pass)?;
+                stage.expect("acknowledged", &talk.plc_sends(&[]).build(), Pass)?;
+            }
+            asked += more.len();
+        }
+        let reply = [&[16][..], &4_u16.to_be_bytes(), &123_u16.to_be_bytes()].concat();
+        talk.answers(&mut stage, "the carrier's answer", &adu(1, 1, reply), Pass)?;
+        talk.asks(&mut stage, "a small step", &adu(200, 1, six(105)), Pass)?;
+        talk.asks(&mut stage, "a large one", &adu(201, 1, six(777)), STEP)?;
+        stage.finish()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_value_that_there_is_no_room_to_remember_is_not_written() {
+    let policy =
+        dropping(&["functions = [6]\nregisters = [{ first = 0, last = 999 }]\nmax_step = 1"])
+            .replace("units = [1]", "units = [\"0-255\"]")
+            .replace("eth0", "lo")
+            .replace("eth1", "lo");
+    let tables = compiled(&policy, &mut Ids::default(), 1).unwrap();
+    let sizes = Sizes {
+        buckets: 64,
+        streams: 64,
+    };
+    let mut simulator = Simulator::new(settings(sizes));
+    simulator.apply(&tables, &BTreeMap::from([("lo".to_owned(), LOOPBACK)]));
+    let (hmi, plc) = ((HMI, 4000), (PLC, 502));
+    let mut sends = |frame: Vec<u8>| simulator.judge(&frame, LOOPBACK, 1000).judgement.reason();
+    sends(tcp(hmi, plc).flags(SYN).seq(99).build());
+    sends(tcp(plc, hmi).flags(SYN | ACK).seq(499).ack(100).build());
+    let (mut asked, mut answered) = (100_u32, 500_u32);
+    let mut write = |unit: u32, register: u32, value: u16| {
+        let (unit, register) = (
+            u8::try_from(unit).unwrap(),
+            u16::try_from(register).unwrap(),
+        );
+        let bytes = adu(7, unit, write_single(6, register, value));
+        let asks = tcp(hmi, plc).flags(PSH | ACK).seq(asked).ack(answered);
+        let reason = sends(asks.payload(bytes.clone()).build());
+        if reason.is_none() {
+            asked += 12;
+            let answers = tcp(plc, hmi).flags(PSH | ACK).seq(answered).ack(asked);
+            assert_eq!(sends(answers.payload(bytes).build()), None);
+            answered += 12;
+        }
+        reason
+    };
+    for number in 0..MAX_LAST_VALUES {
+        assert_eq!(write(number / 1000, number % 1000, 0), None, "{number}");
+    }
+    assert_eq!(write(200, 7, 0), Some(Reason::StepTooLarge));
+    assert_eq!(write(0, 7, 1), None, "what is known goes on");
 }

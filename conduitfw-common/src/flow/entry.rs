@@ -4,8 +4,8 @@ use core::mem::offset_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::packet::Packet;
-use crate::table::{Address, Operation};
+use crate::packet::{Packet, transport};
+use crate::table::{Address, Conduit, Operation, Service};
 
 /// Which way a frame goes within its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,35 @@ impl FlowEntry {
             return None;
         }
         self.ends_of(packet)
+    }
+
+    /// The port that chooses its service: the responder's, or 0 for ICMP echo.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service_port(&self) -> u16 {
+        if self.transport == transport::ICMP {
+            0
+        } else {
+            self.responder_port
+        }
+    }
+
+    /// Takes what a policy says of its service; `observe` is 1 when the whole policy only observes.
+    #[inline(always)]
+    pub const fn take_service(
+        &mut self,
+        service: &Service,
+        conduit: &Conduit,
+        generation: u32,
+        observe: u8,
+    ) {
+        self.generation = generation;
+        self.conduit = service.conduit;
+        self.rule_set = service.rule_set;
+        self.protocol = service.protocol;
+        self.on_deny = conduit.on_deny;
+        self.observe = conduit.observe | observe;
+        self.outstanding = conduit.outstanding;
     }
 
     /// The same by addresses and ports alone.

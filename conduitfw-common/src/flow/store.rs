@@ -90,9 +90,10 @@ pub fn lifetime_ticks(transport: u8, in_phase: u8, generation: &Generation) -> u
     })
 }
 
-/// Adds the flow of the packet at hand, or finds the one that another processor just added.
+/// Adds the flow of the packet at hand, or finds the one that another processor just added: that has a
+/// phase.
 ///
-/// Returns its place plus 1, locked, with a fresh `serial` and everything else but `phase` zero
+/// Returns its place plus 1, locked, with a fresh `serial`, its ends, and everything else zero
 /// when new; or 0. A number and not an `Option`: the verifier does not follow an `Option` through
 /// a loop (Linux 6.1 to 6.18).
 #[inline(always)]
@@ -123,11 +124,18 @@ fn insert_locked<P: Platform>(
     mask: u32,
 ) -> u32 {
     if let Some(found) = find(p, table, packet) {
-        return if p.lock_flow(table, found.place) {
-            found.place.wrapping_add(1)
-        } else {
-            0
-        };
+        if !p.lock_flow(table, found.place) {
+            return 0;
+        }
+        // Whoever held it may have removed it.
+        let is_there = p
+            .flow_seen(table, found.place)
+            .is_some_and(|entry| entry.phase != 0 && entry.direction_of(packet).is_some());
+        if is_there {
+            return found.place.wrapping_add(1);
+        }
+        p.unlock_flow(table, found.place);
+        return 0;
     }
     // Two flows with one tag in one bucket could not be told apart by it.
     if has_tag(p, table, at.first & mask, at.tag) || has_tag(p, table, at.second & mask, at.tag) {
@@ -222,7 +230,8 @@ fn age_and_lifetime<P: Platform>(
     let entry = p.flow_seen(table, place)?;
     let generation = p.generation(slot)?;
     Some((
-        now.wrapping_sub(entry.last_seen_ticks),
+        // Read before another processor has seen the flow a tick later: 0, and not the oldest there is.
+        now.saturating_sub(entry.last_seen_ticks),
         lifetime_ticks(entry.transport, entry.phase, generation),
     ))
 }

@@ -3,10 +3,10 @@
 use super::{HEADER_BYTES, IPV6_HEADER_BYTES, Kept, Port, Ways, is_addressed_to, port_flag};
 use crate::bytes::Truncated;
 use crate::judgement::Judgement;
-use crate::packet::Packet;
+use crate::packet::{Packet, transport};
 use crate::platform::Platform;
 use crate::verdict::Reason;
-use crate::wire::ethernet;
+use crate::wire::{ethernet, icmp};
 
 /// The other port of a bridge, for a frame that is left as it is.
 #[inline(always)]
@@ -20,7 +20,10 @@ pub(super) fn bridge<W: Ways>(way: &mut W, packet: &Packet, inlet: &Port) -> Res
     }
     let is_ip = matches!(packet.ether_type, ethernet::IPV4 | ethernet::IPV6);
     let is_group = way.u8(0).map_err(|_| Kept::Address)? & 1 != 0;
-    if !is_ip || is_group {
+    // Addresses of one link (RFC 4291 §2.5.6) are at home nowhere else, and answers go to them.
+    let is_discovery =
+        packet.transport == transport::ICMP && icmp::kind(packet) == icmp::Kind::Neighbour;
+    if !is_ip || is_group || is_discovery {
         // A Linux bridge is to learn where hosts are, and may have an address of its own.
         return if inlet.flags & port_flag::ALONE == 0 {
             Err(Kept::Address)

@@ -1,6 +1,7 @@
 //! The last values of registers under `max_step`: what passed, and what the responder confirmed.
 
 use crate::bytes::ByteSource;
+use crate::flow::entry::HISTORY_BYTES;
 use crate::platform::{FlowTable, PendingWrite, Platform, Workspace};
 use crate::table::{LastValue, Limits, RegisterKey, limit};
 use crate::verdict::Reason;
@@ -82,9 +83,10 @@ pub(super) fn pend<P: Platform>(p: &mut P, sequence: u32) -> Result<(), Reason> 
     Err(Reason::StepTooLarge)
 }
 
-/// Remembers the values of a pending write, whose segment was allowed, as passed.
+/// Remembers the values of a pending write, whose segment is allowed, as passed; `false` when there is no
+/// room for one.
 #[inline(always)]
-pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, write: u32) {
+pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, write: u32) -> bool {
     let mut pending = PendingWrite::default();
     for (row, number) in p.seen().writes.iter().zip(0_u32..) {
         if number == write {
@@ -92,7 +94,7 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, write: u32) {
         }
     }
     let Ok(written) = written(source, pending.sequence) else {
-        return;
+        return false;
     };
     let workspace = p.workspace();
     let [_, _, _, unit] = pending.unit.to_be_bytes();
@@ -105,15 +107,26 @@ pub fn keep<P: Platform, B: ByteSource>(p: &mut P, source: &B, write: u32) {
             break;
         }
         let kept = Checked::from_bits(p.keep_register(register, interval));
+        if kept.reason != 0 {
+            return false;
+        }
         interval = kept.interval;
         register = register.wrapping_add(u32::from(kept.width));
     }
+    true
 }
 
 /// Remembers the values of the request at `at`, which the responder has answered, as confirmed. The
 /// unit is that of the reply in the workspace.
 #[inline(always)]
 pub fn confirm<P: Platform, B: ByteSource>(p: &mut P, source: &B, at: u32) {
+    // So much has been asked since that other bytes stand in its place: what was confirmed before stays.
+    let is_kept = p
+        .flow_seen(FlowTable::Flows, p.seen().place)
+        .is_some_and(|entry| entry.request.next.wrapping_sub(at) <= HISTORY_BYTES);
+    if !is_kept {
+        return;
+    }
     let Ok(written) = written(source, at) else {
         return;
     };
@@ -150,7 +163,7 @@ pub fn confirm_register<P: Platform, B: ByteSource>(p: &mut P, source: &B, regis
 }
 
 /// Remembers the number that begins at one register, if its last value counts; answers as
-/// [`check_register`] does.
+/// [`super::written::check_register`] does, with a reason when there is no room for it.
 #[inline(always)]
 pub fn keep_register<P: Platform, B: ByteSource>(
     p: &mut P,
@@ -198,6 +211,8 @@ pub fn keep_register<P: Platform, B: ByteSource>(
         low_word_first: form.low_word_first,
         reserved: 0,
     };
-    p.set_last_value(&key, &last);
+    if !p.set_last_value(&key, &last) {
+        kept.reason = Reason::StepTooLarge.number();
+    }
     kept.to_bits()
 }

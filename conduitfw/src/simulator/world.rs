@@ -405,9 +405,10 @@ impl Platform for Simulator {
         written::check_value(self, limits, register, raw)
     }
 
-    fn keep_written(&mut self, write: u32) {
-        if let Some(kept) = self.history(self.workspace.stream) {
-            last::keep(self, &kept, write);
+    fn keep_written(&mut self, write: u32) -> bool {
+        match self.history(self.workspace.stream) {
+            Some(kept) => last::keep(self, &kept, write),
+            None => false,
         }
     }
 
