@@ -82,6 +82,9 @@ const fn is_link_local(address: &[u32; 4]) -> bool {
     u32::from_be(first) >> 22 == 0xfe80 >> 6
 }
 
+/// Below are the ports of services (RFC 6335 §6).
+const FIRST_PORT_OF_CLIENTS: u16 = 1024;
+
 /// Traffic to the gateway itself is matched frame by frame: the gateway's own TCP follows its
 /// connections, and a flood of them must not fill the flow table. What answers a connection that
 /// the gateway opened matches a conduit from the gateway in reverse.
@@ -97,9 +100,14 @@ fn to_gateway<P: Platform>(p: &mut P, packet: &Packet, ends: Ends) -> Judgement 
             return observe_or(p, service.conduit, Judgement::pass(service.conduit));
         }
     }
+    // A datagram to a port of the gateway's services answers nothing, unless it is between two of a kind.
+    let is_to_service = packet.transport == transport::UDP
+        && packet.destination_port < FIRST_PORT_OF_CLIENTS
+        && packet.destination_port != packet.source_port;
     let opens = packet.transport == transport::TCP
         && packet.tcp_flags & (flag::SYN | flag::ACK) == flag::SYN
-        || packet.transport == transport::ICMP && !is_reply_only;
+        || packet.transport == transport::ICMP && !is_reply_only
+        || is_to_service;
     if !opens {
         let port = if packet.transport == transport::ICMP {
             0
@@ -138,10 +146,16 @@ pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     let Some(from) = p.network(p.seen().slot, &quoted.source) else {
         return denied;
     };
+    let Some(to) = p.network(p.seen().slot, &quoted.destination) else {
+        return denied;
+    };
+    // It comes from the side that the quoted packet went to, where no other zone has a say.
+    let is_from_there = classify::zones_here(p, packet.vlans)
+        .is_ok_and(|zones| classify::is_member(zones, to.zone));
+    if !is_from_there {
+        return denied;
+    }
     if from.zone == GATEWAY_ZONE {
-        let Some(to) = p.network(p.seen().slot, &quoted.destination) else {
-            return denied;
-        };
         let port = classify::service_port(&quoted);
         return match classify::service(p, from, to, quoted.transport, port) {
             Some(service) => Judgement::pass(service.conduit),

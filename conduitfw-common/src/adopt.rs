@@ -39,7 +39,8 @@ pub fn adopt<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement {
     // The shifts of the windows went by unseen: the largest there is.
     let flags = MAX_SHIFT << side_flag::WINDOW_SHIFT_AT;
     let room = u32::from(packet.window) << MAX_SHIFT;
-    entry.phase = phase::ESTABLISHED;
+    // Until its responder speaks: a segment of which nothing is known may be of no connection at all.
+    entry.phase = phase::CLOSING;
     entry.take_service(&service, &conduit, number, 0);
     entry.on_deny = Verdict::Drop.number();
     entry.observe = 0;

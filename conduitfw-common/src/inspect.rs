@@ -138,6 +138,7 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
         return;
     }
     entry.request.next = data_end;
+    entry.flags |= flow_flag::MISPLACED;
     let stream = entry.stream.wrapping_sub(1);
     if packet.tcp_flags & flag::FIN != 0 {
         close(entry, Direction::Request, data_end);
@@ -172,7 +173,12 @@ fn take_segment<P: Platform>(
     }
     // An end before what went by already: whoever has not got that yet would believe it.
     if !is_new && packet.tcp_flags & flag::FIN != 0 && data_end != due {
-        return Err(Reason::ChangedRetransmission);
+        // Whoever does not know where the connection is has to guess, and must not end it.
+        return Err(if ahead(data_end, side.acknowledged) > 0 {
+            Reason::ChangedRetransmission
+        } else {
+            Reason::OutOfOrder
+        });
     }
     let known_end = if is_new { due } else { data_end };
     check_repetition(p, stream, packet, side.acknowledged, known_end)?;
@@ -199,11 +205,16 @@ fn take_segment<P: Platform>(
                 bytes,
             },
         )?;
+        if packet.tcp_flags & flag::FIN == 0 && p.splits(data_end, next_adu) {
+            return Err(Reason::OutOfOrder);
+        }
         keep_writes(p)?;
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end;
         }
         adu_start = next_adu;
+    } else if ahead(data_end, side.acknowledged) > 0 && p.splits(data_end, adu_start) {
+        return Err(Reason::OutOfOrder);
     }
     if packet.tcp_flags & flag::FIN != 0
         && let Some(entry) = p.flow(FlowTable::Flows, place)

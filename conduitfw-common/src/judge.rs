@@ -305,6 +305,9 @@ const SETTLE_AFTER_TICKS: u64 = 1000;
 /// Track, for a flow that the policy in force allows; what is to be inspected says so.
 #[inline(always)]
 pub(crate) fn follow(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Judgement {
+    if matches!(direction, Direction::Reply) && packet.tcp_flags & flag::RST == 0 {
+        connection::is_there(entry);
+    }
     if connection::is_acknowledgement(packet) {
         connection::acknowledge_only(entry, packet, direction);
         return Judgement::pass(entry.conduit);

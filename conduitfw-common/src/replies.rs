@@ -4,7 +4,7 @@
 //! yet whole: a responder that repeats itself repeats what the initiator has asked for.
 
 use crate::flow::connection::{ahead, close};
-use crate::flow::entry::{Direction, side_flag};
+use crate::flow::entry::{Direction, flow_flag, side_flag};
 use crate::inspect::{Held, MAX_ADUS, enter};
 use crate::judge::end;
 use crate::judgement::Judgement;
@@ -63,6 +63,7 @@ fn resynchronise<P: Platform>(p: &mut P, packet: &Packet, place: u32) {
         return;
     }
     entry.reply.next = data_end;
+    entry.flags |= flow_flag::MISPLACED;
     if packet.tcp_flags & flag::FIN != 0 {
         close(entry, Direction::Reply, data_end);
     }

@@ -66,7 +66,8 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         let judgement = Judgement::deny(Reason::OutOfWindow, conduit).going(direction);
         return observe_or(p, conduit, judgement);
     }
-    if is_timed_out || (is_syn && was_in >= phase::CLOSED && direction == Direction::Request) {
+    // A closed one is remembered until the next of its ports is open: the SYN may yet be denied.
+    if is_timed_out || (is_syn && was_in > phase::CLOSED && direction == Direction::Request) {
         remove(p, FlowTable::Flows, place);
         return Judgement::AGAIN;
     }
@@ -86,7 +87,7 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     if (is_syn || had_flags & flow_flag::REOPENING != 0)
         && reopen(p, packet, place, direction, is_syn)
     {
-        if would_take_old_data {
+        if would_take_old_data && was_in < phase::CLOSED {
             p.workspace().doubted = place;
         }
         return Judgement::AGAIN;
@@ -185,6 +186,7 @@ fn rejudge<P: Platform>(p: &mut P, place: u32, direction: Direction) -> bool {
         return false;
     };
     let (transport, inspected_as) = (entry.transport, entry.protocol);
+    let is_misplaced = entry.flags & flow_flag::MISPLACED != 0;
     let port = entry.service_port();
     let Some(from) = p.network(slot, &entry.initiator) else {
         return false;
@@ -206,6 +208,9 @@ fn rejudge<P: Platform>(p: &mut P, place: u32, direction: Direction) -> bool {
         free_stream(p, place);
     }
     let observe = classify::observes(p, slot);
+    if is_misplaced && service.protocol != protocol::NONE && conduit.observe | observe == 0 {
+        return false;
+    }
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return false;
     };
@@ -264,6 +269,7 @@ fn reopen<P: Platform>(
         // The responder repeats its answer when the third segment was lost on the way to it. Until
         // that is repeated too, it holds the connection for half open, and gives it up in the end.
         return direction == Direction::Request
+            || entry.phase == phase::CLOSED
             || flags != flag::SYN | flag::ACK
             || packet.payload_bytes != 0
             || packet.sequence.wrapping_add(1) != entry.reply.next;

@@ -64,7 +64,6 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	/* A refusal empties what waits to be read after this long. */
-	modbus_set_response_timeout(context, 0, 1000);
 	modbus_set_byte_timeout(context, 0, 0);
 
 	int listener = modbus_tcp_listen(context, 64);
@@ -81,6 +80,6 @@ int main(int argc, char **argv)
 			serve(context, mapping, log);
 			_exit(0);
 		}
-		modbus_close(context);
+		close(modbus_get_socket(context));
 	}
 }

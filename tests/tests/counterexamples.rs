@@ -1,6 +1,6 @@
 //! What got through once, and what was cut off, by name.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use conduitfw::simulator::Outcome;
 use conduitfw_tests::frames::modbus::{adu, read, write_registers, write_single};
 use conduitfw_tests::frames::{ACK, FIN, Frame, PSH, RST, SYN, URG, tcp};
@@ -9,7 +9,7 @@ use conduitfw_tests::oracle::gate::{Gate, Passage, Simulated};
 use conduitfw_tests::oracle::play::play;
 use conduitfw_tests::oracle::reader::Reader;
 use conduitfw_tests::oracle::receiver::MODELS;
-use conduitfw_tests::oracle::schedule::{Fate, Schedule, Sent, Step};
+use conduitfw_tests::oracle::schedule::{Fate, Schedule, Sent, Spoil, Step};
 use conduitfw_tests::oracle::site::{SITES, Site};
 use conduitfw_tests::oracle::wire::Segment;
 use conduitfw_tests::twin::{Sizes, Twin};
@@ -116,7 +116,7 @@ fn a_repeated_handshake_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_reset_after_urgent_data_bears_the_number_that_is_due() -> Result<()> {
+fn urgent_data_ends_a_connection_only_at_the_number_that_is_due() -> Result<()> {
     if skipped_without_root() {
         return Ok(());
     }
@@ -132,8 +132,18 @@ fn a_reset_after_urgent_data_bears_the_number_that_is_due() -> Result<()> {
     ] {
         twin.send(&frame.build(), 1_000_000)?;
     }
-    let urgent = tcp(HMI, PLC).flags(URG | ACK).seq(150).ack(500);
-    let judged = twin.send(&urgent.urgent(1).payload([1]).build(), 1_000_000)?;
+    let urgent = |sequence| {
+        let frame = tcp(HMI, PLC).flags(URG | ACK).seq(sequence).ack(500);
+        frame.urgent(1).payload([1]).build()
+    };
+    for guessed in [99, 101, 150] {
+        let judged = twin.send(&urgent(guessed), 1_000_000)?;
+        ensure!(
+            judged.is_some_and(|judged| judged.outcome == Outcome::Drop),
+            "whoever guesses {guessed} ends the connection"
+        );
+    }
+    let judged = twin.send(&urgent(100), 1_000_000)?;
     let Some(Outcome::Reset(bytes)) = judged.map(|judged| judged.outcome) else {
         anyhow::bail!("no reset went on");
     };
@@ -293,4 +303,81 @@ fn a_syn_beyond_the_rate_of_new_flows_holds_nothing() -> Result<()> {
     let judged = twin.send(&request.build(), 1_000_600)?.context("refused")?;
     assert_eq!(judged.outcome, Outcome::Pass, "{:?}", judged.judgement);
     Ok(())
+}
+
+#[test]
+fn no_byte_stands_in_the_place_of_a_fin() -> Result<()> {
+    // The number that a FIN counts for was held against nothing: a byte there counted as new each time.
+    let allowed = adu(1, 1, write_single(6, 40, 0x0501));
+    let lost = |at: usize, flags: u8, bytes: &[u8]| -> Result<Step> {
+        Ok(Step::Send(Sent {
+            at: i32::try_from(at)?,
+            flags,
+            bytes: bytes.to_vec(),
+            spoil: Spoil::Checksum,
+            ..Sent::default()
+        }))
+    };
+    holds(
+        "registers, reset",
+        &[
+            Step::send(0, &allowed[..11]),
+            lost(11, FIN, &[])?,
+            lost(11, PSH | ACK, &allowed[11..])?,
+            // 1,535 where 1,500 is the highest.
+            Step::send(11, [0xff]),
+        ],
+    )
+}
+
+/// A reset that the responder does not believe, and a SYN that is denied.
+fn forgotten(at: i32) -> [Step; 2] {
+    [
+        Step::Send(Sent {
+            at,
+            flags: RST,
+            bare: true,
+            spoil: Spoil::Checksum,
+            ..Sent::default()
+        }),
+        Step::Send(Sent {
+            at: 1 << 30,
+            flags: SYN,
+            bare: true,
+            bytes: vec![0],
+            ..Sent::default()
+        }),
+    ]
+}
+
+#[test]
+fn a_connection_is_not_forgotten_to_be_picked_up_elsewhere() -> Result<()> {
+    let before = |next: Vec<u8>| {
+        vec![
+            Step::send(0, adu(9, 1, read(3, 0, 1))),
+            Step::acknowledge(),
+            Step::Answer,
+            Step::send(12, next),
+            Step::acknowledge(),
+        ]
+    };
+    // Half a read, which the one that is picked up completes.
+    let mut shifted = before(vec![1, 3, 0, 0, 0, 6]);
+    shifted.extend(forgotten(18));
+    shifted.extend([
+        Step::send(18, adu(0x0103, 1, read(3, 0, 6))),
+        Step::acknowledge(),
+        Step::Answer,
+        Step::send(30, adu(0x0106, 1, read(3, 0, 6))),
+    ]);
+    holds("registers, drop, picked up", &shifted)?;
+    // Picked up ahead, with the transaction of a read that is slow; its reply is taken for this one's.
+    let mut below = before(adu(7, 1, read(3, 0, 1)));
+    below.extend(forgotten(24));
+    below.extend([
+        Step::send(24 + 1000, adu(7, 1, read(3, 0, 1))),
+        Step::Answer,
+        Step::send(24, adu(8, 1, write_single(6, 0, 0xdead))),
+    ]);
+    holds("registers, drop, picked up", &below)
 }

@@ -92,9 +92,16 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
         if flags & (flag::FIN | flag::URG) != 0 || packet.payload_bytes != 0 {
             return Err(Reason::BadTcpFlags);
         }
-        // Only a reset at the very number is sure to end the connection (RFC 5961 §3.2).
+        // Only a reset at the very number is sure to end the connection (RFC 5961 §3.2). One below it may
+        // be at the number of a receiver that has not got all of it: the flow does not stay for long
+        // unless that speaks.
         if packet.sequence == mine.next {
             entry.phase = phase::CLOSED;
+        } else if entry.phase == phase::ESTABLISHED
+            && ahead(packet.sequence, mine.acknowledged) >= 0
+            && ahead(packet.sequence, mine.next) < 0
+        {
+            entry.phase = phase::CLOSING;
         }
         return Ok(());
     }
@@ -102,14 +109,24 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
         return Err(Reason::BadTcpFlags);
     }
     if is_inspected && flags & flag::URG != 0 {
-        return Err(Reason::UrgentData);
+        // It ends the connection, which nobody is to do who does not know where it is.
+        return Err(if packet.sequence == mine.next {
+            Reason::UrgentData
+        } else {
+            Reason::OutOfOrder
+        });
     }
     acknowledge(other, mine.flags, packet);
     let data_end = packet.sequence.wrapping_add(packet.payload_bytes);
     if is_inspected {
         check_room(mine, packet)?;
     }
-    if mine.flags & side_flag::FIN != 0 && ahead(data_end, mine.next) > 0 {
+    // The number that a FIN counts for is no byte's.
+    let fin = mine.flags & side_flag::FIN;
+    if fin != 0
+        && (ahead(data_end, mine.next) > 0
+            || (packet.payload_bytes != 0 && ahead(data_end, mine.next.wrapping_sub(fin)) > 0))
+    {
         return Err(Reason::DataAfterFin);
     }
     if was_closed && mine.flags & side_flag::FIN == 0 && packet.payload_bytes != 0 {
@@ -125,6 +142,16 @@ pub fn track(entry: &mut FlowEntry, packet: &Packet, direction: Direction) -> Re
         close(entry, direction, data_end);
     }
     Ok(())
+}
+
+/// The responder speaks: a connection that was picked up, or seemed to be reset, is there.
+#[inline(always)]
+pub const fn is_there(entry: &mut FlowEntry) {
+    if entry.phase == phase::CLOSING
+        && (entry.request.flags | entry.reply.flags) & side_flag::FIN == 0
+    {
+        entry.phase = phase::ESTABLISHED;
+    }
 }
 
 /// Takes a FIN into account once all data before it is.

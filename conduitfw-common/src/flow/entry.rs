@@ -24,7 +24,8 @@ pub mod phase {
     pub const ANSWERED: u8 = 2;
     /// Data may flow.
     pub const ESTABLISHED: u8 = 3;
-    /// TCP: one side has sent its FIN.
+    /// TCP: one side has sent its FIN; or, without one, the responder has still to show that the connection
+    /// is there.
     pub const CLOSING: u8 = 4;
     /// TCP: both sides have finished, or one has reset the connection.
     pub const CLOSED: u8 = 5;
@@ -43,6 +44,9 @@ pub mod flow_flag {
     /// The connection of that SYN would take this one's data for its own: what the initiator sends
     /// waits until the responder shows which of the two it has.
     pub const IN_DOUBT: u8 = 4;
+    /// In mode observe a segment passed after which it is not known where an ADU begins: not one that may
+    /// go on once the conduit enforces.
+    pub const MISPLACED: u8 = 8;
 }
 
 /// Bits of [`Side::flags`].

@@ -280,7 +280,10 @@ fn answer<P: Platform>(p: &mut P, reply: &Reply) -> Result<(), Reason> {
     if p.seen().is_picked_up != 0 {
         p.workspace().is_picked_up = 0;
         let place = p.seen().place;
-        if let Some(entry) = p.flow(FlowTable::Flows, place) {
+        // Its responder has got the very bytes that were picked up, and not those of a request before.
+        if let Some(entry) = p.flow(FlowTable::Flows, place)
+            && entry.request.acknowledged == entry.request.next
+        {
             entry.flags &= !flow_flag::ADOPTED;
         }
     }
