@@ -49,8 +49,8 @@ static void serve(modbus_t *context, modbus_mapping_t *mapping, int log)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4) {
-		fprintf(stderr, "usage: %s ADDRESS PORT LOG\n", argv[0]);
+	if (argc != 5) {
+		fprintf(stderr, "usage: %s ADDRESS PORT LOG MILLISECONDS\n", argv[0]);
 		return 2;
 	}
 	signal(SIGCHLD, SIG_IGN);
@@ -63,7 +63,8 @@ int main(int argc, char **argv)
 		perror(argv[0]);
 		return 1;
 	}
-	/* A refusal empties what waits to be read after this long. */
+	/* A refusal empties what waits to be read after this long; libmodbus' own is 500. */
+	modbus_set_response_timeout(context, 0, atoi(argv[4]) * 1000);
 	modbus_set_byte_timeout(context, 0, 0);
 
 	int listener = modbus_tcp_listen(context, 64);
@@ -80,6 +81,7 @@ int main(int argc, char **argv)
 			serve(context, mapping, log);
 			_exit(0);
 		}
+		/* modbus_close() would end the connection, which the child has as well. */
 		close(modbus_get_socket(context));
 	}
 }
