@@ -5,7 +5,7 @@ mod memory;
 mod response_times;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{maps::MapError, programs::ProgramInfo};
 use conduitfw_common::{
@@ -15,7 +15,7 @@ use conduitfw_common::{
 pub use forwarding::ForwardingStatus;
 use jiff::Timestamp;
 pub use memory::MemoryStatus;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 pub use response_times::{Bucket, ResponseTimes};
 use serde::Serialize;
 
@@ -199,7 +199,7 @@ impl Status {
                 .map(|remembered| remembered.policy_file.clone()),
             site: remembered.map(|remembered| remembered.site),
             mode: mode_label(generation.observe != 0),
-            interfaces: read_interfaces(&pins),
+            interfaces: read_interfaces(&pins, maps, slot),
             frames,
             forwarding: ForwardingStatus::read(maps, generation.forwarding)?,
             conduits,
@@ -213,7 +213,8 @@ fn mode_label(observe: bool) -> &'static str {
     if observe { "observe" } else { "enforce" }
 }
 
-fn read_interfaces(pins: &Pins) -> Vec<InterfaceStatus> {
+/// Those that are guarded, and those that the policy in force wants guarded.
+fn read_interfaces(pins: &Pins, maps: &Maps, slot: u32) -> Vec<InterfaceStatus> {
     let ours = ProgramInfo::from_pin(pins.program())
         .ok()
         .map(|program| program.id());
@@ -232,7 +233,17 @@ fn read_interfaces(pins: &Pins) -> Vec<InterfaceStatus> {
             _ => "not attached",
         }
     };
-    let names = pins.linked_interfaces().unwrap_or_default();
+    let mut names: BTreeSet<String> = pins
+        .linked_interfaces()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    let wanted = maps.interfaces.keys().filter_map(Result::ok);
+    names.extend(
+        wanted
+            .filter(|key| key.0.slot == slot)
+            .filter_map(|key| if_indextoname(key.0.ifindex).ok()?.into_string().ok()),
+    );
     names
         .into_iter()
         .map(|name| {

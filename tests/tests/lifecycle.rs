@@ -244,6 +244,27 @@ fn detach_removes_everything() -> Result<()> {
 }
 
 #[test]
+fn status_says_where_nothing_is_filtered() -> Result<()> {
+    let mut scene = scene!(&dosing(r#""reads""#));
+    let pins = scene.conduitfw.files().pins();
+    for (link, left) in [("link-eth1", true), ("link-eth0", false)] {
+        fs::remove_file(pins.join(link))?;
+        // The program is taken off after a grace period of the kernel.
+        thread::sleep(Duration::from_millis(500));
+        let status = scene.conduitfw.output("status", &[])?;
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        let name = link.trim_start_matches("link-");
+        ensure!(said.contains(&format!("{name} not attached")), "{said}");
+        ensure!(said.contains("NOTHING IS FILTERED") != left, "{said}");
+    }
+    scene.conduitfw.stop(Signal::SIGKILL)?;
+    let status = scene.conduitfw.output("status", &[])?;
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    ensure!(!said.contains("goes on being enforced"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn the_generic_mode_decides_the_same() -> Result<()> {
     let policy = dosing(r#""reads""#);
     let mut scene = scene!(&policy);

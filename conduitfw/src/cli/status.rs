@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     control::protocol::{Answer, Request},
+    dataplane,
     dataplane::{DataPlaneError, Pins, maps::Maps},
     instance::Instance,
     status::Status,
@@ -38,7 +39,8 @@ pub(super) fn status(instance: &Instance, arguments: &Arguments) -> Result<(), F
             instance.name.as_str()
         )));
     }
-    let maps = Maps::open(pins.directory()).map_err(DataPlaneError::from);
+    let maps = dataplane::check_version(&pins)
+        .and_then(|_| Maps::open(pins.directory()).map_err(DataPlaneError::from));
     let status = maps
         .and_then(|maps| Ok(Status::read(instance, &maps, None)?))
         .map_err(Failure::system)?;

@@ -13,7 +13,7 @@ use super::protocol::{Answer, MAX_LINE_BYTES, Request};
 /// An answer may be as long as the status of a thousand conduits.
 const MAX_ANSWER_BYTES: u64 = 16 * MAX_LINE_BYTES as u64;
 /// A reload of the largest policy takes well under a second; a hung controller is given this.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A request on its way.
 pub struct Client {
@@ -55,7 +55,19 @@ impl Client {
         let mut line = Vec::new();
         let length = (&mut self.reader)
             .take(MAX_ANSWER_BYTES)
-            .read_until(b'\n', &mut line)?;
+            .read_until(b'\n', &mut line)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "the controller does not answer within {} seconds; enforcement goes on \
+                         without it: end its process (`kill -9`) and start it again, or take the \
+                         program out of the path with `conduitfw detach --force`",
+                        PATIENCE.as_secs()
+                    ),
+                ),
+                _ => error,
+            })?;
         if length == 0 {
             return Ok(None);
         }

@@ -196,6 +196,8 @@ async fn answer(
             let answer = ask(&desk.commands, Command::Status).await?;
             send(writer, &answer).await
         }
+        // Whoever waited for a controller that hung, and was told so, does not want it done after all.
+        Request::Reload { .. } | Request::Detach if has_left(reader).await => Ok(()),
         Request::Reload { policy } => {
             let answer = ask(&desk.commands, |reply| Command::Reload(policy, reply)).await?;
             send(writer, &answer).await
@@ -219,6 +221,12 @@ async fn answer(
             send(writer, &Answer::End).await
         }
     }
+}
+
+/// Whether the client has closed its end.
+async fn has_left(reader: &mut BufReader<OwnedReadHalf>) -> bool {
+    let next = timeout(Duration::ZERO, reader.fill_buf()).await;
+    matches!(next, Ok(Ok([]) | Err(_)))
 }
 
 /// Events as they come, until the client leaves or the controller stops.
@@ -307,6 +315,25 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_is_no_request_gets_a_sentence() {
         assert!(exchange(b"hello\n").await.contains("not a request"));
+    }
+
+    #[tokio::test]
+    async fn who_has_left_does_not_want_it_done() {
+        for sent in [
+            "{\"verb\":\"detach\"}\n",
+            "{\"verb\":\"reload\",\"policy\":null}\n",
+        ] {
+            for is_there in [false, true] {
+                let (mut client, server) = UnixStream::pair().unwrap();
+                let (commands, mut received) = mpsc::channel(1);
+                let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+                client.write_all(sent.as_bytes()).await.unwrap();
+                let client = is_there.then_some(client);
+                tokio::spawn(serve(server, Desk::new(commands), permit));
+                assert_eq!(received.recv().await.is_some(), is_there, "{sent}");
+                drop(client);
+            }
+        }
     }
 
     #[tokio::test]

@@ -158,7 +158,8 @@ impl DataPlane {
     ///
     /// The maps are written first, then new interfaces are attached (frames that arrive there
     /// before the flip meet the old policy, which knows no such interface and denies them), then
-    /// one write flips the slot. Interfaces that the policy no longer names are let go last.
+    /// one write flips the slot. Interfaces that the policy no longer names are let go last. The first
+    /// policy of new tables is in force before anything is attached.
     ///
     /// # Errors
     ///
@@ -173,11 +174,12 @@ impl DataPlane {
         }
         write_slot(&mut self.maps, slot, tables, &indexes)?;
         verify_slot(&self.maps, slot, tables, &indexes)?;
-        // An earlier data plane filters until the policy is in force in this one.
-        let attached = if self.change_over.is_none() {
-            self.attach_all(&indexes)?
-        } else {
+        // Nothing is in force in new tables, which deny everything: no frame is to meet that.
+        let is_first = self.maps.in_force()?.1.number == 0 || self.change_over.is_some();
+        let attached = if is_first {
             Vec::new()
+        } else {
+            self.attach_all(&indexes)?
         };
         let port_plan = PortPlan::of(tables);
         let flipped = self.write_ports(slot, &port_plan, &indexes).and_then(|()| {
@@ -195,12 +197,14 @@ impl DataPlane {
         }
 
         if let Some(change_over) = &self.change_over {
-            let handed_over =
-                change_over.hand_over(self.program.get()?, &self.pins, indexes.keys());
-            if let Err(error) = handed_over.and_then(|()| self.attach_all(&indexes).map(drop)) {
+            let xdp = self.program.get()?;
+            if let Err(error) = change_over.hand_over(xdp, &self.pins, indexes.keys()) {
                 self.undo(&[]);
                 return Err(error);
             }
+        }
+        if is_first {
+            self.attach_all(&indexes)?;
         }
         self.grace = Grace::begin();
         self.rows.clone_from(&tables.interfaces);

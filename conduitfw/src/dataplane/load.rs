@@ -125,19 +125,31 @@ fn check_pinned(pins: &Pins, sizes: TableSizes) -> Result<bool, DataPlaneError> 
     if !pins.exist() {
         return Ok(false);
     }
-    let settings = open_settings(pins.directory())?;
+    let settings = check_version(pins)?;
     if settings.abi_version == 0 {
         tracing::info!("removing the pins of a start that did not finish");
         return Ok(false);
     }
-    if settings.abi_version != ABI_VERSION {
-        return Err(DataPlaneError::OtherVersion {
-            found: settings.abi_version,
-            wanted: ABI_VERSION,
-        });
-    }
     same_sizes(&settings, sizes)?;
     Ok(true)
+}
+
+/// The settings of pinned tables, if those are of this version, or of a start that never finished.
+///
+/// # Errors
+///
+/// They are of another version, or cannot be read.
+pub fn check_version(pins: &Pins) -> Result<Settings, DataPlaneError> {
+    let other = |found| DataPlaneError::OtherVersion {
+        found,
+        wanted: ABI_VERSION,
+    };
+    match open_settings(pins.directory()) {
+        Ok(settings) if matches!(settings.abi_version, 0 | ABI_VERSION) => Ok(settings),
+        Ok(settings) => Err(other(format!("version {}", settings.abi_version))),
+        Err(error) if error.is_of_another_layout() => Err(other("of another layout".to_owned())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn load_into(

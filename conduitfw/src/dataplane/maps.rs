@@ -91,6 +91,17 @@ pub struct OpenMapError {
     source: MapError,
 }
 
+impl OpenMapError {
+    /// Whether the map is there, with rows of another size.
+    #[must_use]
+    pub fn is_of_another_layout(&self) -> bool {
+        matches!(
+            self.source,
+            MapError::InvalidValueSize { .. } | MapError::InvalidKeySize { .. }
+        )
+    }
+}
+
 /// The maps that user space reads and writes. The kernel's own tables are not among them.
 pub struct Maps {
     /// What is in force.

@@ -26,6 +26,7 @@ use thiserror::Error;
 
 pub use apply::{DataPlane, InterfaceChange};
 pub use attach::AttachMode;
+pub use load::check_version;
 pub use pins::{Pins, detach};
 pub use private::{FRAME_BYTES, PrivateDataPlane};
 pub use sizes::TableSizes;
@@ -64,13 +65,13 @@ pub enum DataPlaneError {
     /// Pins of another ABI version.
     #[error(
         "the data plane in force was loaded by another version of conduitfw (its tables are \
-         version {found}, this program's are version {wanted}): it goes on enforcing; to change \
+         {found}, this program's are version {wanted}): it goes on enforcing; to change \
          over without a gap, start with --change-over (connections are picked up as `adopt` says, \
          and counters begin anew)"
     )]
     OtherVersion {
-        /// Version of the pinned maps.
-        found: u32,
+        /// Version of the pinned maps, in words.
+        found: String,
         /// Version of this program.
         wanted: u32,
     },
@@ -95,9 +96,10 @@ pub enum DataPlaneError {
     NoInterface(String),
     /// An XDP program that is not ours.
     #[error(
-        "interface `{interface}` already runs an XDP program of somebody else (program id \
-         {program}): see whose it is with `bpftool prog show id {program}`, remove it with \
-         `ip link set dev {interface} xdp off` or its own tool, and start again"
+        "interface `{interface}` already runs an XDP program of somebody else, or of another \
+         instance of conduitfw (program id {program}): see whose it is with `bpftool prog show id \
+         {program}` and `ls /sys/fs/bpf/conduitfw/*/link-*`, remove it with `conduitfw detach --instance \
+         NAME`, `ip link set dev {interface} xdp off` or its own tool, and start again"
     )]
     Occupied {
         /// The interface.

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use conduitfw_common::{Verdict, modbus::function::FunctionCode};
 use jiff::{Timestamp, tz::TimeZone};
 
+use crate::policy::printable;
+
 use super::{Event, EventKind, LostEvents, ModbusFields, PolicyInForce};
 
 /// One line: when, what, which conduit, who to whom, what was asked for, why.
@@ -53,6 +55,17 @@ pub fn in_words(event: &Event, zone: &TimeZone) -> String {
             write!(line, ": {}", event.reason.replace('-', " "))
         }
     };
+    if matches!(
+        event.reason.as_str(),
+        "unknown-interface" | "spoofed-source"
+    ) {
+        // Where it came in says who sent it; the address does not.
+        let interface = event.interface.as_deref().unwrap_or("an interface");
+        let _ = write!(line, ", on {interface}");
+        for vlan in &event.vlans {
+            let _ = write!(line, ", VLAN {vlan}");
+        }
+    }
     if event.verdict == Verdict::Exception.label() {
         line.push_str(", answered with exception 1");
     }
@@ -78,7 +91,7 @@ pub fn policy_in_words(policy: &PolicyInForce, zone: &TimeZone) -> String {
         "{} POLICY generation {} of {} is in force ({})",
         clock_time(policy.time, zone),
         policy.generation,
-        policy.policy_file,
+        printable(&policy.policy_file),
         policy.mode
     )
 }
@@ -125,15 +138,20 @@ fn modbus_words(modbus: &ModbusFields, is_reply: bool) -> String {
         (None, _) => {}
     }
     if let Some(number) = modbus.sub_function {
-        let what = if modbus.function == Some(43) {
-            "MEI type"
-        } else {
-            "sub-function"
+        let what = match modbus.function {
+            Some(43) => "MEI type",
+            Some(20 | 21) => "record",
+            _ => "sub-function",
         };
         add(format!("{what} {number}"));
     }
     if let Some(address) = modbus.address {
-        add(format!("address {address}"));
+        // Of files, the number of one stands there.
+        let what = match modbus.function {
+            Some(20 | 21) => "file",
+            _ => "address",
+        };
+        add(format!("{what} {address}"));
     }
     // The address of a refused value is that of its own register.
     match (modbus.value, &modbus.number, modbus.quantity) {

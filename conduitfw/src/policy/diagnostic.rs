@@ -164,7 +164,8 @@ fn tail(text: &str) -> &str {
 
 /// The text without anything that a terminal would obey: control characters and the marks that
 /// change the direction of writing are spelled out, a tab is four spaces.
-fn printable(text: &str) -> String {
+#[must_use]
+pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use compile::{
     CompiledTables, Ids, NameKind, Surroundings, TooManyNames, address_words, compile, party_number,
 };
-pub use diagnostic::{Diagnostic, Refusal, Severity};
+pub use diagnostic::{Diagnostic, Refusal, Severity, printable};
 pub use document::keys;
 pub use model::{
     Asset, AssetId, Bridge, ByteSet, Conduit, Forwarding, Limits, ModbusRule, ModbusTable, Mode,

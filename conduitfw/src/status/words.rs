@@ -2,7 +2,15 @@
 
 use std::fmt;
 
-use super::{ConduitStatus, EventCounts, ForwardingStatus, Frames, MemoryStatus, Status};
+use super::{
+    ConduitStatus, EventCounts, ForwardingStatus, Frames, InterfaceStatus, MemoryStatus, Status,
+};
+use crate::policy::printable;
+
+/// Whether the program runs there.
+fn is_guarded(interface: &InterfaceStatus) -> bool {
+    matches!(interface.mode, "native" | "generic")
+}
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,13 +19,14 @@ impl fmt::Display for Status {
                 f,
                 "controller    running (process {}), policy file {}{}",
                 controller.pid,
-                controller.policy_file,
+                printable(&controller.policy_file),
                 if controller.watch { ", watched" } else { "" }
             )?,
-            None => writeln!(
+            None if self.interfaces.iter().any(is_guarded) => writeln!(
                 f,
                 "controller    not running; the policy in force goes on being enforced"
             )?,
+            None => writeln!(f, "controller    not running")?,
         }
         if self.generation == 0 {
             writeln!(f, "generation    none: everything is denied")?;
@@ -29,7 +38,10 @@ impl fmt::Display for Status {
             writeln!(f)?;
         }
         if let (Some(site), Some(file)) = (&self.site, &self.policy_file) {
-            writeln!(f, "policy        {site}, from {file}")?;
+            writeln!(f, "policy        {site}, from {}", printable(file))?;
+        }
+        if !self.interfaces.iter().any(is_guarded) {
+            writeln!(f, "interface     none: NOTHING IS FILTERED")?;
         }
         for interface in &self.interfaces {
             writeln!(f, "interface     {} {}", interface.name, interface.mode)?;

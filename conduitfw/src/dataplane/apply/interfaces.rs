@@ -167,7 +167,9 @@ impl DataPlane {
             }
             match now {
                 None => {
-                    self.guarded.remove(&name);
+                    if let Some(gone) = self.guarded.remove(&name) {
+                        self.forget_rows(&name, gone);
+                    }
                     changes.push(InterfaceChange::Gone(name));
                 }
                 Some(ifindex) => match self.welcome(&name, ifindex) {
@@ -215,8 +217,14 @@ impl DataPlane {
         }
     }
 
-    /// Adds an interface to the slot in force and attaches to it.
+    /// Attaches to an interface, and adds it to the slot in force: until then, and if there is no room for
+    /// it, its frames are denied.
     fn welcome(&mut self, name: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        if self.pins.link(name).exists() {
+            // The link of the interface that is gone; a link to this one replaces it.
+            self.pins.remove_link(name)?;
+        }
+        self.guard(name, ifindex)?;
         let (slot, _) = self.maps.in_force()?;
         for (_, vlans, row) in self.rows.iter().filter(|row| row.0 == name) {
             let key = InterfaceKey {
@@ -232,11 +240,25 @@ impl DataPlane {
                     source,
                 })?;
         }
-        if self.pins.link(name).exists() {
-            // The link of the interface that is gone; a link to this one replaces it.
-            self.pins.remove_link(name)?;
+        Ok(())
+    }
+
+    /// Takes the rows of an interface that is gone out of the slot in force: another one may get its index,
+    /// and each time that one comes and goes there would be more of them.
+    fn forget_rows(&mut self, name: &str, ifindex: u32) {
+        let Ok((slot, _)) = self.maps.in_force() else {
+            return;
+        };
+        for (_, vlans, _) in self.rows.iter().filter(|row| row.0 == name) {
+            let key = InterfaceKey {
+                slot,
+                ifindex,
+                vlans: *vlans,
+            };
+            if let Err(error) = self.maps.interfaces.remove(&Plain(key)) {
+                tracing::debug!(interface = name, "its row was not there: {error}");
+            }
         }
-        self.guard(name, ifindex).map(drop)
     }
 
     /// Whether an interface has been guarded before, be it by an earlier data plane.
