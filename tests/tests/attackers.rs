@@ -1,5 +1,6 @@
 //! What somebody may try who sends whatever he likes from a zone: to end or to starve what is others', or to
 //! reach what no conduit reaches.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use conduitfw::policy::{Ids, Surroundings, compile, load_text};
 use conduitfw::simulator::{Outcome, Simulator};

@@ -1,4 +1,5 @@
 //! How far and how often values may be written: `max_step` and `max_rate`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 
