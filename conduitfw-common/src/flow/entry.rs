@@ -249,8 +249,8 @@ fn halves(address: &Address) -> (u64, u64) {
     )
 }
 
-/// Bytes of a request stream that are kept: a power of two. The sixteen longest requests that
-/// may be outstanding fit with little to spare (16 x 260 bytes are 4,160; real ones are short).
+/// Bytes of a request stream that are kept: a power of two. Sixteen requests
+/// may be outstanding; of the longest ones (259 bytes) fifteen fit.
 pub const HISTORY_BYTES: u32 = 4096;
 
 /// Requests of one flow that can wait for a reply: what the Modbus/TCP implementation guide gives
