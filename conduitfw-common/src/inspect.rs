@@ -205,16 +205,11 @@ fn take_segment<P: Platform>(
                 bytes,
             },
         )?;
-        if packet.tcp_flags & flag::FIN == 0 && p.splits(data_end, next_adu) {
-            return Err(Reason::OutOfOrder);
-        }
         keep_writes(p)?;
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end;
         }
         adu_start = next_adu;
-    } else if ahead(data_end, side.acknowledged) > 0 && p.splits(data_end, adu_start) {
-        return Err(Reason::OutOfOrder);
     }
     if packet.tcp_flags & flag::FIN != 0
         && let Some(entry) = p.flow(FlowTable::Flows, place)

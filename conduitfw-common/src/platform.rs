@@ -280,9 +280,6 @@ pub trait Platform: Headers {
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32;
     /// Stage: [`crate::modbus::last::keep`].
     fn keep_written(&mut self, write: u32) -> bool;
-
-    /// Runs [`crate::modbus::outstanding::splits`].
-    fn splits(&mut self, data_end: u32, adu_start: u32) -> bool;
     /// Stage: [`crate::modbus::files::check`].
     fn check_files(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::files::check_file`].

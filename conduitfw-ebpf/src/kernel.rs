@@ -555,11 +555,6 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn splits(&mut self, data_end: u32, adu_start: u32) -> bool {
-        stages::splits(data_end, adu_start) != 0
-    }
-
-    #[inline(always)]
     fn check_files(&mut self, sequence: u32) -> u32 {
         stages::check_files(sequence)
     }

@@ -306,15 +306,6 @@ pub(crate) extern "C" fn check_value(limits: u32, register: u32, raw: u32) -> u3
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn splits(data_end: u32, adu_start: u32) -> u32 {
-    match Kernel::new(Frame::ABSENT) {
-        Some((mut kernel, _)) => u32::from(outstanding::splits(&mut kernel, data_end, adu_start)),
-        None => 1,
-    }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
 pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
     match at_hand() {
         Some((mut kernel, stream)) => u32::from(last::keep(&mut kernel, &History(stream), write)),

@@ -50,8 +50,8 @@ static void serve(modbus_t *context, modbus_mapping_t *mapping, int log)
 
 int main(int argc, char **argv)
 {
-	if (argc != 5) {
-		fprintf(stderr, "usage: %s ADDRESS PORT LOG MILLISECONDS\n", argv[0]);
+	if (argc != 4) {
+		fprintf(stderr, "usage: %s ADDRESS PORT LOG\n", argv[0]);
 		return 2;
 	}
 	signal(SIGCHLD, SIG_IGN);
@@ -64,8 +64,8 @@ int main(int argc, char **argv)
 		perror(argv[0]);
 		return 1;
 	}
-	/* A refusal empties what waits to be read after this long; libmodbus' own is 500. */
-	modbus_set_response_timeout(context, 0, atoi(argv[4]) * 1000);
+	/* A refusal empties what waits to be read after this long. */
+	modbus_set_response_timeout(context, 0, 1000);
 	modbus_set_byte_timeout(context, 0, 0);
 
 	int listener = modbus_tcp_listen(context, 64);

@@ -194,42 +194,6 @@ pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
     }
 }
 
-/// Whether a segment that ends at `data_end` ends within a request, behind another one that waits for its
-/// reply. Servers throw away what they have read with a request, or with one that they refuse: libmodbus
-/// what has come by then, others the rest of what they got at once. With half of a request gone they would
-/// read the next one in the middle. `adu_start` is where the ADU begins that is not yet whole.
-#[inline(always)]
-#[must_use]
-pub fn splits<P: Platform>(p: &mut P, data_end: u32, adu_start: u32) -> bool {
-    let now = low(p.now_ticks());
-    let patience = match p.generation(p.seen().slot) {
-        Some(generation) => generation.reply_ticks,
-        None => 0,
-    };
-    let index = p.seen().stream;
-    let Some(stream) = p.stream(index) else {
-        return true;
-    };
-    let mut start = adu_start;
-    let mut is_within = ahead(data_end, adu_start) > 0;
-    for row in &stream.outstanding {
-        let into = data_end.wrapping_sub(row.sequence);
-        if row.state == request_state::WAITING && into != 0 && into < u32::from(row.bytes) {
-            (start, is_within) = (row.sequence, true);
-        }
-    }
-    if !is_within {
-        return false;
-    }
-    let mut waits = false;
-    for row in &stream.outstanding {
-        waits |= row.state == request_state::WAITING
-            && ahead(start, row.sequence) > 0
-            && now.wrapping_sub(row.asked_ticks) <= patience;
-    }
-    waits
-}
-
 /// Where the search for a transaction begins.
 #[inline(always)]
 pub(super) fn first_row(transaction_id: u16) -> usize {

@@ -405,10 +405,6 @@ impl Platform for Simulator {
         written::check_value(self, limits, register, raw)
     }
 
-    fn splits(&mut self, data_end: u32, adu_start: u32) -> bool {
-        outstanding::splits(self, data_end, adu_start)
-    }
-
     fn keep_written(&mut self, write: u32) -> bool {
         match self.history(self.workspace.stream) {
             Some(kept) => last::keep(self, &kept, write),

@@ -18,10 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Whose server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
-    /// libmodbus, compiled here. It throws away what has come a millisecond after it refused a request.
+    /// libmodbus, compiled here.
     Libmodbus,
-    /// The same, half a second after it, as it is by itself.
-    PatientLibmodbus,
     /// pymodbus.
     Pymodbus,
 }
@@ -43,7 +41,7 @@ impl LoggedServer {
         let log = std::env::temp_dir().join(format!("{}-{maker:?}.log", host.namespace()));
         let _ = fs::remove_file(&log);
         let mut command = match maker {
-            Maker::Libmodbus | Maker::PatientLibmodbus => host.command(libmodbus_server()?),
+            Maker::Libmodbus => host.command(libmodbus_server()?),
             Maker::Pymodbus => {
                 let mut command = host.command(python()?);
                 command.arg(source_directory().join("tests/python/pymodbus_server.py"));
@@ -53,13 +51,7 @@ impl LoggedServer {
         command
             .arg(address.0.to_string())
             .arg(address.1.to_string());
-        command.arg(&log);
-        match maker {
-            Maker::Libmodbus => drop(command.arg("1")),
-            Maker::PatientLibmodbus => drop(command.arg("500")),
-            Maker::Pymodbus => {}
-        }
-        let program = Program::start(&mut command)?;
+        let program = Program::start(command.arg(&log))?;
         let began = Instant::now();
         while host.run("ss -Htln")?.lines().count() == 0 {
             if began.elapsed() > PATIENCE {
