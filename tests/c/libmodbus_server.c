@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 static void write_down(int log, const uint8_t *request, int length)
@@ -79,12 +78,9 @@ int main(int argc, char **argv)
 			continue;
 		if (fork() == 0) {
 			close(listener);
-			/* A client that is gone without a word must not keep it. */
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			serve(context, mapping, log);
 			_exit(0);
 		}
-		/* modbus_close() would end the connection, which the child has as well. */
-		close(modbus_get_socket(context));
+		modbus_close(context);
 	}
 }
