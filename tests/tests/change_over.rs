@@ -187,7 +187,7 @@ fn a_change_over_that_is_killed_at_any_moment_is_gone_on_with_or_back() -> Resul
     scene.conduitfw.stop(Signal::SIGTERM)?;
     let files = scene.conduitfw.files().clone();
     watched(&mut scene, |scene| {
-        for (round, flows) in (0..24_u64).zip([2048, 4096].into_iter().cycle()) {
+        for (round, flows) in (0..12_u64).zip([2048, 4096].into_iter().cycle()) {
             fs::write(files.policy(), plant(flows))?;
             let mut command = files.command("run");
             command
@@ -196,7 +196,7 @@ fn a_change_over_that_is_killed_at_any_moment_is_gone_on_with_or_back() -> Resul
                 .arg("--change-over");
             command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn()?;
-            thread::sleep(Duration::from_millis(20 + round * 37 % 900));
+            thread::sleep(Duration::from_millis(20 + round * 74 % 900));
             child.kill()?;
             child.wait()?;
         }
