@@ -265,6 +265,38 @@ fn status_says_where_nothing_is_filtered() -> Result<()> {
 }
 
 #[test]
+fn an_interface_that_is_renamed_goes_on_and_comes_back() -> Result<()> {
+    let scene = scene!(&dosing(r#""reads""#));
+    let _plc = Plc::start(scene.control()?, (PLC, 502))?;
+    let mut client = ModbusClient::connect(scene.operations()?, Some(HMI), (PLC, 502), 1)?;
+    client.read(0, 1)?;
+    let gateway = scene.lab.gateway();
+    for (name, wanted) in [("eth1 name eth7", "missing"), ("eth7 name eth1", "native")] {
+        gateway.run(&format!("ip link set {name}"))?;
+        let began = Instant::now();
+        loop {
+            let status = scene.status()?;
+            let interfaces = status["interfaces"].as_array().context("no interfaces")?;
+            let eth1 = interfaces
+                .iter()
+                .find(|interface| interface["name"] == "eth1");
+            if eth1.is_some_and(|eth1| eth1["mode"] == wanted) && client.read(0, 1).is_ok() {
+                break;
+            }
+            ensure!(began.elapsed() < Duration::from_secs(5), "{name}: {status}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        // The controller looks once a second.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(1500) {
+            client.read(0, 1).with_context(|| format!("after {name}"))?;
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn the_generic_mode_decides_the_same() -> Result<()> {
     let policy = dosing(r#""reads""#);
     let mut scene = scene!(&policy);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::programs::Xdp;
 use aya_obj::programs::xdp::XdpAttachType;
 use conduitfw_common::table::InterfaceKey;
+use nix::net::if_::if_indextoname;
 
 use super::{
     super::{
@@ -165,11 +166,12 @@ impl DataPlane {
             if now == before {
                 continue;
             }
+            if let Some(gone) = before {
+                self.forget_rows(&name, gone);
+            }
             match now {
                 None => {
-                    if let Some(gone) = self.guarded.remove(&name) {
-                        self.forget_rows(&name, gone);
-                    }
+                    self.guarded.remove(&name);
                     changes.push(InterfaceChange::Gone(name));
                 }
                 Some(ifindex) => match self.welcome(&name, ifindex) {
@@ -244,8 +246,12 @@ impl DataPlane {
     }
 
     /// Takes the rows of an interface that is gone out of the slot in force: another one may get its index,
-    /// and each time that one comes and goes there would be more of them.
+    /// and each time that one comes and goes there would be more of them. One that has another name now
+    /// keeps them, and the plant its way.
     fn forget_rows(&mut self, name: &str, ifindex: u32) {
+        if if_indextoname(ifindex).is_ok() {
+            return;
+        }
         let Ok((slot, _)) = self.maps.in_force() else {
             return;
         };
