@@ -290,7 +290,10 @@ fn an_interface_that_is_renamed_goes_on_and_comes_back() -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(1500) {
             client.read(0, 1).with_context(|| format!("after {name}"))?;
-            thread::sleep(Duration::from_millis(5));
+            ModbusClient::connect(scene.operations()?, Some(HMI), (PLC, 502), 1)
+                .and_then(|mut other| other.read(0, 1))
+                .with_context(|| format!("a new connection after {name}"))?;
+            thread::sleep(Duration::from_millis(20));
         }
     }
     Ok(())
