@@ -13,7 +13,10 @@ use crate::modbus::function::FunctionCode;
 use crate::modbus::reply::{EXCEPTION_BIT, ILLEGAL_FUNCTION};
 use crate::modbus::{FUNCTION_AT, MAXIMUM_ADU_BYTES};
 use crate::packet::Packet;
-use crate::reset::{CHECKSUM_AT, FrameEditor, fold, is_left_to_device};
+use crate::reset::{
+    CHECKSUM_AT, FrameEditor, fold, is_left_to_device, pseudo_header, set_ip_length, tcp_bytes,
+};
+use crate::wire::tcp::flag;
 
 /// A function code that no server has (V1.1b3 §5: the last that a request may bear).
 const UNKNOWN_FUNCTION: u8 = 0x7f;
@@ -147,7 +150,8 @@ fn difference(old: u8, new: u8, is_odd: u32) -> u32 {
 }
 
 /// Changes what the frame at hand holds of denied requests, or of their refusals; `row` does it for
-/// one of the stream's rows, as [`row()`] does, and the TCP checksum follows.
+/// one of the stream's rows, as [`row()`] does, and the TCP checksum follows. The last `held_back` bytes of
+/// the segment do not go on, nor does a FIN behind them.
 ///
 /// # Errors
 /// [`Truncated`]: the frame must be dropped.
@@ -155,6 +159,7 @@ fn difference(old: u8, new: u8, is_odd: u32) -> u32 {
 pub fn edit<F: FrameEditor>(
     frame: &mut F,
     packet: &Packet,
+    held_back: u32,
     mut row: impl FnMut(&mut F, u32) -> Result<u32, Truncated>,
 ) -> Result<(), Truncated> {
     let is_partial = is_left_to_device(frame, packet)?;
@@ -162,12 +167,54 @@ pub fn edit<F: FrameEditor>(
     for number in 0..OUTSTANDING {
         changed = changed.wrapping_add(row(frame, number)?);
     }
-    // The sum of the pseudo-header has not changed.
-    if changed == 0 || is_partial {
+    let checksum_at = packet.transport_at.wrapping_add(CHECKSUM_AT);
+    if held_back != 0 {
+        let in_data = cut(frame, packet, held_back)?;
+        let tcp_bytes = tcp_bytes(packet).wrapping_sub(held_back);
+        if is_partial {
+            frame.set_u16(checksum_at, fold(pseudo_header(packet, tcp_bytes)))?;
+        }
+        changed = changed
+            .wrapping_add(in_data)
+            .wrapping_add(0xffff ^ tcp_bytes.wrapping_add(held_back))
+            .wrapping_add(tcp_bytes);
+    }
+    // The sum of the pseudo-header has not changed, or has been set.
+    if changed != 0 && !is_partial {
+        let old = frame.u16(checksum_at)?;
+        let sum = u64::from(!old).wrapping_add(u64::from(changed));
+        frame.set_u16(checksum_at, !fold(sum))?;
+    }
+    if held_back == 0 {
         return Ok(());
     }
-    let checksum_at = packet.transport_at.wrapping_add(CHECKSUM_AT);
-    let old = frame.u16(checksum_at)?;
-    let sum = u64::from(!old).wrapping_add(u64::from(changed));
-    frame.set_u16(checksum_at, !fold(sum))
+    frame.cut(segment_end(packet).wrapping_sub(held_back))
 }
+
+/// Takes the last bytes of the segment out of its headers. Answers what the sum of its words changes by, but
+/// for its length.
+#[inline(always)]
+fn cut<F: FrameEditor>(frame: &mut F, packet: &Packet, held_back: u32) -> Result<u32, Truncated> {
+    let from = segment_end(packet).wrapping_sub(held_back);
+    let mut gone = frame.sum(from, held_back)?;
+    if from.wrapping_sub(packet.transport_at) & 1 != 0 {
+        gone = gone.swap_bytes();
+    }
+    let flags_at = packet.transport_at.wrapping_add(FLAGS_AT);
+    let flags = frame.u16(flags_at)?;
+    let without_fin = flags & !u16::from(flag::FIN);
+    frame.set_u16(flags_at, without_fin)?;
+    set_ip_length(frame, packet, tcp_bytes(packet).wrapping_sub(held_back))?;
+    Ok(u32::from(!gone)
+        .wrapping_add(u32::from(!flags))
+        .wrapping_add(u32::from(without_fin)))
+}
+
+/// Where the segment ends in the frame.
+#[inline(always)]
+const fn segment_end(packet: &Packet) -> u32 {
+    packet.payload_at.wrapping_add(packet.payload_bytes)
+}
+
+/// Where data offset and flags stand in a TCP header (RFC 9293 §3.1).
+const FLAGS_AT: u32 = 12;

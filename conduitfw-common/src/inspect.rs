@@ -68,6 +68,9 @@ fn allowed<P: Platform>(p: &mut P, conduit: u16, observe: u8, is_edited: bool) -
             judgement.observed()
         };
     }
+    if p.seen().held_back != 0 {
+        return Judgement::held_back(conduit).going(Direction::Request);
+    }
     let judgement = Judgement::pass(conduit).going(Direction::Request);
     if is_edited {
         judgement.edited()
@@ -206,12 +209,17 @@ fn take_segment<P: Platform>(
             },
         )?;
         keep_writes(p)?;
+        let held_back = p.seen().held_back;
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
-            entry.request.next = data_end;
+            entry.request.next = data_end.wrapping_sub(held_back);
         }
         adu_start = next_adu;
+    } else if held.on_deny != Verdict::Pass.number() && ahead(data_end, side.acknowledged) > 0 {
+        hold_back(p, packet, data_end, adu_start);
     }
+    // Behind what is held back nothing ends.
     if packet.tcp_flags & flag::FIN != 0
+        && p.seen().held_back == 0
         && let Some(entry) = p.flow(FlowTable::Flows, place)
     {
         close(entry, Direction::Request, data_end);
@@ -248,6 +256,17 @@ fn check_picked_up<P: Platform>(
         return Err(Reason::OutOfOrder);
     }
     Ok(())
+}
+
+/// What went by whole may come again in parts, after the whole was lost on the way.
+#[inline(always)]
+fn hold_back<P: Platform>(p: &mut P, packet: &Packet, data_end: u32, adu_start: u32) {
+    let split = p.split(data_end, adu_start);
+    p.workspace().held_back = if split < packet.payload_bytes {
+        split
+    } else {
+        packet.payload_bytes
+    };
 }
 
 /// Bytes of a request of functions 1 to 4.
@@ -320,6 +339,13 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
         let judged = judge_adu(p, start, there);
         let adu_bytes = judged.bytes();
         let number = judged.reason_number();
+        if (adu_bytes == 0 || adu_bytes > there)
+            && (number == 0 || is_framed(number))
+            && ahead(start, due) >= 0
+            && is_held_back(p, number, end, start)
+        {
+            return Ok(start);
+        }
         if let Some(reason) = Reason::from_number(number) {
             // What was denied can go on when the responder has not seen its function code.
             let is_unseen = ahead(start.wrapping_add(FUNCTION_AT), due) >= 0;
@@ -356,6 +382,19 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
     } else {
         Err(Reason::TooManyAdus)
     }
+}
+
+/// Holds the first part of an ADU back that may not go on without the rest: [`crate::modbus::outstanding::split`].
+#[inline(always)]
+fn is_held_back<P: Platform>(p: &mut P, reason: u8, end: u32, start: u32) -> bool {
+    let on_deny = p.seen().on_deny;
+    if on_deny == Verdict::Pass.number() || (reason != 0 && on_deny != Verdict::Exception.number())
+    {
+        return false;
+    }
+    let split = p.split(end, start);
+    p.workspace().held_back = split;
+    split != 0
 }
 
 /// Judges one ADU, with what it writes.

@@ -39,6 +39,7 @@ pub fn judge<P: Platform>(p: &mut P, packet: &mut Packet, slot: u32) -> Result<u
     workspace.operation.fields = 0;
     workspace.denied.fields = 0;
     workspace.neutralised = 0;
+    workspace.held_back = 0;
     workspace.doubted = 0;
     let judgement = long_way(p, packet, judgement);
     if judgement.is_plain_pass() {

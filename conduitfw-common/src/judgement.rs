@@ -144,6 +144,13 @@ impl Judgement {
         Self(self.0 | EDITED)
     }
 
+    /// The segment passes but for its end, where a request begins that is not whole.
+    #[inline(always)]
+    pub const fn held_back(conduit: u16) -> Self {
+        Self((Reason::SplitRequest as u64) << REASON_SHIFT | (conduit as u64) << CONDUIT_SHIFT)
+            .edited()
+    }
+
     /// The frame passes, and someone should know.
     #[inline(always)]
     pub const fn notice(reason: Reason, conduit: u16) -> Self {
@@ -266,9 +273,10 @@ impl Judgement {
         const HISTORY_FULL: u8 = Reason::HistoryFull as u8;
         const FLOW_ENDED: u8 = Reason::FlowEnded as u8;
         const FLOW_BUSY: u8 = Reason::FlowBusy as u8;
+        const SPLIT_REQUEST: u8 = Reason::SplitRequest as u8;
         !matches!(
             self.reason_number(),
-            0 | OUT_OF_ORDER | HISTORY_FULL | FLOW_ENDED | FLOW_BUSY
+            0 | OUT_OF_ORDER | HISTORY_FULL | FLOW_ENDED | FLOW_BUSY | SPLIT_REQUEST
         )
     }
 

@@ -53,6 +53,8 @@ pub struct Workspace {
     pub limits: u16,
     /// The rule at hand.
     pub rule: u16,
+    /// Bytes at the end of the segment that do not go on; 0 for none.
+    pub held_back: u32,
     /// Number of the reason of the first ADU of the segment that was neutralised; 0 for none.
     pub neutralised: u8,
     /// Number of the verdict for what the flow is denied: pass when it is only observed.
@@ -280,6 +282,8 @@ pub trait Platform: Headers {
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32;
     /// Stage: [`crate::modbus::last::keep`].
     fn keep_written(&mut self, write: u32) -> bool;
+    /// Stage: [`crate::modbus::outstanding::split`].
+    fn split(&mut self, data_end: u32, adu_start: u32) -> u32;
     /// Stage: [`crate::modbus::files::check`].
     fn check_files(&mut self, sequence: u32) -> u32;
     /// Stage: [`crate::modbus::files::check_file`].

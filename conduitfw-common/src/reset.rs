@@ -90,7 +90,7 @@ pub fn rewrite<F: FrameEditor>(
     };
     // Checksum, and an urgent pointer of 0.
     frame.set_u32(checksum_at, u32::from(checksum) << 16)?;
-    set_ip_length(frame, packet)?;
+    set_ip_length(frame, packet, tcp::HEADER_BYTES)?;
     frame.cut(at.wrapping_add(tcp::HEADER_BYTES))
 }
 
@@ -103,16 +103,22 @@ pub(crate) fn is_left_to_device<F: FrameEditor>(
     packet: &Packet,
 ) -> Result<bool, Truncated> {
     let at = packet.transport_at;
-    let bytes = packet
-        .payload_at
-        .wrapping_sub(at)
-        .wrapping_add(packet.payload_bytes);
+    let bytes = tcp_bytes(packet);
     let pseudo = pseudo_header(packet, bytes);
     if frame.u16(at.wrapping_add(CHECKSUM_AT))? != fold(pseudo) {
         return Ok(false);
     }
     let sum = u64::from(frame.sum(at, bytes)?);
     Ok(fold(pseudo.wrapping_add(sum)) != u16::MAX)
+}
+
+/// Bytes of the segment, with its header.
+#[inline(always)]
+pub(crate) const fn tcp_bytes(packet: &Packet) -> u32 {
+    packet
+        .payload_at
+        .wrapping_sub(packet.transport_at)
+        .wrapping_add(packet.payload_bytes)
 }
 
 /// Where the checksum stands in a TCP header.
@@ -146,14 +152,15 @@ fn turn_around<F: FrameEditor>(frame: &mut F, packet: &Packet) -> Result<(), Tru
     Ok(())
 }
 
-/// The IP packet is as long as its header and a TCP header without options.
+/// The IP packet is as long as its header and a segment of so many bytes.
 #[inline(always)]
-fn set_ip_length<F: FrameEditor>(frame: &mut F, packet: &Packet) -> Result<(), Truncated> {
+pub(crate) fn set_ip_length<F: FrameEditor>(
+    frame: &mut F,
+    packet: &Packet,
+    tcp_bytes: u32,
+) -> Result<(), Truncated> {
     let at = packet.network_at;
-    let ip_bytes = packet
-        .transport_at
-        .wrapping_sub(at)
-        .wrapping_add(tcp::HEADER_BYTES);
+    let ip_bytes = packet.transport_at.wrapping_sub(at).wrapping_add(tcp_bytes);
     if packet.ether_type == ethernet::IPV6 {
         return frame.set_u16(
             at.wrapping_add(4),

@@ -150,6 +150,7 @@ reasons! {
     52 ReplyMismatch "reply-mismatch" "a reply whose unit, function or count is not the request's"
     53 TooManyOutstanding "too-many-outstanding" "more requests without a reply than allowed"
     54 TooManyAdus "too-many-adus" "more ADUs in one segment than can be judged"
+    55 SplitRequest "split-request" "the first part of a request, behind one that waits for its reply; its sender repeats it"
 }
 
 /// How many reasons the counters make room for: a power of two above every number in [`Reason`].

@@ -555,6 +555,11 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn split(&mut self, data_end: u32, adu_start: u32) -> u32 {
+        stages::split(data_end, adu_start)
+    }
+
+    #[inline(always)]
     fn check_files(&mut self, sequence: u32) -> u32 {
         stages::check_files(sequence)
     }

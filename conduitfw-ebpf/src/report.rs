@@ -138,7 +138,8 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
         u64::from(bytes),
     );
     if judgement.is_edited() {
-        return edited(&mut frame, packet, judgement);
+        let held_back = kernel.seen().held_back;
+        return edited(&mut frame, packet, judgement, held_back);
     }
     if !matches!(judgement.verdict(), Verdict::Reset) {
         return xdp_action::XDP_DROP;
@@ -153,16 +154,19 @@ pub(crate) extern "C" fn deny(context: *mut xdp_md, bits: u64) -> u32 {
     }
 }
 
-/// Lets the frame go on with what it holds of denied requests changed.
+/// Lets the frame go on with what it holds of denied requests changed, and without what is held back.
 #[inline(always)]
-fn edited(frame: &mut Frame, packet: &Packet, judgement: Judgement) -> u32 {
+fn edited(frame: &mut Frame, packet: &Packet, judgement: Judgement, held_back: u32) -> u32 {
     let is_reply = u32::from(judgement.direction_number() == direction::REPLY);
-    let edited = edit::edit(frame, packet, |frame, row| {
-        match stages::edit_row(frame.context(), row, is_reply) {
+    let edited = edit::edit(
+        frame,
+        packet,
+        held_back,
+        |frame, row| match stages::edit_row(frame.context(), row, is_reply) {
             u32::MAX => Err(Truncated),
             changed => Ok(changed),
-        }
-    });
+        },
+    );
     match edited {
         Ok(()) => xdp_action::XDP_PASS,
         Err(_) => xdp_action::XDP_DROP,

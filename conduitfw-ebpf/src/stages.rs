@@ -315,6 +315,15 @@ pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn split(data_end: u32, adu_start: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => outstanding::split(&mut kernel, data_end, adu_start),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn confirm_written(sequence: u32) -> u32 {
     if let Some((mut kernel, stream)) = at_hand() {
         last::confirm(&mut kernel, &History(stream), sequence);

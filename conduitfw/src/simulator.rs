@@ -185,14 +185,19 @@ impl Simulator {
         let Some(stream) = self.streams.get(self.workspace.stream as usize) else {
             return Outcome::Drop;
         };
-        let edited = edit::edit(&mut editor, packet, |editor, row| {
-            let request = stream.outstanding.get(row as usize).ok_or(Truncated)?;
-            edit::row(editor, packet, request, is_reply)
-        });
+        let edited = edit::edit(
+            &mut editor,
+            packet,
+            self.workspace.held_back,
+            |editor, row| {
+                let request = stream.outstanding.get(row as usize).ok_or(Truncated)?;
+                edit::row(editor, packet, request, is_reply)
+            },
+        );
         if edited.is_err() {
             return Outcome::Drop;
         }
-        if judgement.reason_number() == 0 {
+        if judgement.verdict() == Verdict::Pass {
             Outcome::Edited(editor.0)
         } else {
             Outcome::Exception(editor.0)

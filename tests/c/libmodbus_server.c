@@ -1,7 +1,7 @@
 /*
  * A libmodbus server that writes down every request before it answers.
  *
- * usage: libmodbus-server ADDRESS PORT LOG
+ * usage: libmodbus-server ADDRESS PORT LOG MILLISECONDS
  *
  * One process for each connection, since libmodbus waits for the rest of a request. A line of the
  * log is the unit id and the PDU in hexadecimal digits.
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -49,8 +50,8 @@ static void serve(modbus_t *context, modbus_mapping_t *mapping, int log)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4) {
-		fprintf(stderr, "usage: %s ADDRESS PORT LOG\n", argv[0]);
+	if (argc != 5) {
+		fprintf(stderr, "usage: %s ADDRESS PORT LOG MILLISECONDS\n", argv[0]);
 		return 2;
 	}
 	signal(SIGCHLD, SIG_IGN);
@@ -63,8 +64,8 @@ int main(int argc, char **argv)
 		perror(argv[0]);
 		return 1;
 	}
-	/* A refusal empties what waits to be read after this long. */
-	modbus_set_response_timeout(context, 0, 1000);
+	/* A refusal empties what waits to be read after this long; libmodbus' own is 500. */
+	modbus_set_response_timeout(context, 0, atoi(argv[4]) * 1000);
 	modbus_set_byte_timeout(context, 0, 0);
 
 	int listener = modbus_tcp_listen(context, 64);
@@ -77,10 +78,12 @@ int main(int argc, char **argv)
 		if (modbus_tcp_accept(context, &listener) < 0)
 			continue;
 		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			close(listener);
 			serve(context, mapping, log);
 			_exit(0);
 		}
-		modbus_close(context);
+		/* Not modbus_close(): that ends the connection for the child as well. */
+		close(modbus_get_socket(context));
 	}
 }

@@ -44,6 +44,8 @@ pub enum Want {
     Exception(Reason),
     /// It is allowed, and goes on changed.
     Edited,
+    /// It goes on without its end.
+    HeldBack,
 }
 
 impl Want {
@@ -61,6 +63,7 @@ impl Want {
             (Outcome::Exception(_), Some(reason)) => Self::Exception(reason),
             (Outcome::Edited(bytes), None) if bytes == frame => Self::Pass,
             (Outcome::Edited(_), None) => Self::Edited,
+            (Outcome::Edited(_), Some(Reason::SplitRequest)) => Self::HeldBack,
             _ => return None,
         })
     }

@@ -3,12 +3,13 @@
 
 use anyhow::Result;
 use conduitfw_common::Reason;
-use conduitfw_tests::conversation::Want::{self, Drop, Edited, Observed, Pass, Reset};
+use conduitfw_tests::conversation::Want::{self, Drop, Edited, HeldBack, Observed, Pass, Reset};
 use conduitfw_tests::conversation::{Stage, Talk, neutral, plant, refusal};
 use conduitfw_tests::frames::modbus::{
     adu, fields, mask_write, read, read_write, request, with_header, write_coils, write_registers,
     write_single,
 };
+use conduitfw_tests::frames::{ACK, PSH};
 use conduitfw_tests::stage;
 
 const FUNCTION: Reason = Reason::FunctionNotAllowed;
@@ -239,13 +240,28 @@ fn several_requests_in_a_segment() -> Result<()> {
 #[test]
 fn a_repeated_request_is_changed_alike() -> Result<()> {
     let mut stage = stage!(&policy());
-    let asked = [
+    let requests = [
         allowed(1),
         write(2),
         adu(3, 1, write_registers(1, &[7; 3])),
         allowed(4),
-    ]
-    .concat();
+    ];
+    let asked = requests.concat();
+    // The first part of a request does not go on behind another one.
+    let goes_on = |first: usize, last: usize| {
+        let (mut start, mut end) = (0, 0);
+        for request in &requests {
+            (start, end) = (end, end + request.len());
+            if last <= end {
+                break;
+            }
+        }
+        if start == 0 || last == end {
+            last
+        } else {
+            start.max(first)
+        }
+    };
     let form = [
         allowed(1),
         neutral(&write(2)),
@@ -261,8 +277,21 @@ fn a_repeated_request_is_changed_alike() -> Result<()> {
             let last = last.min(asked.len());
             let mut again = before;
             again.asked(first);
-            let (part, wanted) = (&asked[first..last], &form[first..last]);
-            let want = if part == wanted { Pass } else { Edited };
+            let end = goes_on(first, last);
+            let (part, wanted) = (&asked[first..last], &form[first..end]);
+            let want = if end < last {
+                HeldBack
+            } else if part == wanted {
+                Pass
+            } else {
+                Edited
+            };
+            if wanted.is_empty() {
+                let frame = again.hmi_sends(part);
+                let wanted = again.hmi_sends(&[]).flags(PSH | ACK);
+                stage.becomes(&format!("{first}..{last}"), &frame, want, &wanted)?;
+                continue;
+            }
             again.asks_as(
                 &mut stage,
                 &format!("{first}..{last}"),

@@ -231,6 +231,7 @@ fn the_end_of_a_connection() -> Result<()> {
     let fin = ahead.hmi_sends(&[]).flags(FIN | ACK).build();
     stage.expect("a FIN ahead of the data", &fin, Drop(Reason::OutOfOrder))?;
     talk.asks(&mut stage, "the data", &ask(1), Pass)?;
+    talk.answers(&mut stage, "the answer", &reply(1), Pass)?;
     let half = [&ask(2)[..5]].concat();
     let fin = talk.hmi_sends(&half).flags(PSH | ACK | FIN).build();
     stage.expect("FIN in the middle of an ADU", &fin, Pass)?;
@@ -240,7 +241,6 @@ fn the_end_of_a_connection() -> Result<()> {
     talk.asked(1);
     let rest = talk.hmi_sends(&ask(2)[5..]).build();
     stage.expect("the rest behind it", &rest, late)?;
-    talk.answers(&mut stage, "the answer", &reply(1), Pass)?;
     let fin = talk.plc_sends(&[]).flags(FIN | ACK).build();
     stage.expect("the responder's FIN", &fin, Pass)?;
     stage.expect("again", &fin, Pass)?;

@@ -310,6 +310,7 @@ pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32, reply_sequ
             stream.known.key = 0;
             for row in &mut stream.outstanding {
                 row.state = request_state::FREE;
+                row.bytes = 0;
                 row.reason = 0;
             }
             if let Some(entry) = p.flow(FlowTable::Flows, place) {

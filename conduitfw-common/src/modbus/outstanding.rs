@@ -194,6 +194,57 @@ pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
     }
 }
 
+/// A row with a greater distance to a place in the stream lies behind that place.
+const FARTHEST: u32 = u32::MAX / 2;
+
+/// Of a segment that ends at `data_end`, how many bytes at its end are the first part of a request that comes
+/// behind another one which waits for its reply. `adu_start` is where the ADU begins that is due or not yet
+/// whole: behind the end in a segment that is repeated.
+///
+/// Servers throw away what they have read with a request, or with one that they refuse: libmodbus what has
+/// come by then, others the rest of what they got at once. With the first part of a request gone they would
+/// read the next one in the middle. No time makes that safe, for it may be busy with other connections; that it
+/// has answered a later request does.
+#[inline(always)]
+#[must_use]
+pub fn split<P: Platform>(p: &mut P, data_end: u32, adu_start: u32) -> u32 {
+    let index = p.seen().stream;
+    let Some(stream) = p.stream(index) else {
+        return 0;
+    };
+    let mut start = adu_start;
+    if ahead(data_end, adu_start) <= 0 {
+        start = data_end;
+        for row in &stream.outstanding {
+            let into = data_end.wrapping_sub(row.sequence);
+            if row.state == request_state::WAITING && into != 0 && into < u32::from(row.bytes) {
+                start = row.sequence;
+            }
+        }
+    }
+    // How far before `start` the nearest request is that was answered, and the nearest that waits.
+    let (mut answered, mut waits) = (u32::MAX, u32::MAX);
+    for row in &stream.outstanding {
+        let before = start.wrapping_sub(row.sequence);
+        if before.wrapping_sub(1) >= FARTHEST || row.bytes == 0 {
+            continue;
+        }
+        let nearest = if row.state == request_state::WAITING {
+            &mut waits
+        } else {
+            &mut answered
+        };
+        if before < *nearest {
+            *nearest = before;
+        }
+    }
+    if waits < answered {
+        data_end.wrapping_sub(start)
+    } else {
+        0
+    }
+}
+
 /// Where the search for a transaction begins.
 #[inline(always)]
 pub(super) fn first_row(transaction_id: u16) -> usize {

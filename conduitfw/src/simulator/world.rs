@@ -412,6 +412,10 @@ impl Platform for Simulator {
         }
     }
 
+    fn split(&mut self, data_end: u32, adu_start: u32) -> u32 {
+        outstanding::split(self, data_end, adu_start)
+    }
+
     fn check_files(&mut self, sequence: u32) -> u32 {
         match self.history(self.workspace.stream) {
             Some(kept) => files::check(self, &kept, sequence),

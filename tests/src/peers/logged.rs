@@ -18,8 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Whose server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
-    /// libmodbus, compiled here.
+    /// libmodbus, compiled here. It throws away what has come a millisecond after it refused a request.
     Libmodbus,
+    /// The same, half a second after it, as it is by itself.
+    PatientLibmodbus,
     /// pymodbus.
     Pymodbus,
 }
@@ -41,7 +43,7 @@ impl LoggedServer {
         let log = std::env::temp_dir().join(format!("{}-{maker:?}.log", host.namespace()));
         let _ = fs::remove_file(&log);
         let mut command = match maker {
-            Maker::Libmodbus => host.command(libmodbus_server()?),
+            Maker::Libmodbus | Maker::PatientLibmodbus => host.command(libmodbus_server()?),
             Maker::Pymodbus => {
                 let mut command = host.command(python()?);
                 command.arg(source_directory().join("tests/python/pymodbus_server.py"));
@@ -51,7 +53,13 @@ impl LoggedServer {
         command
             .arg(address.0.to_string())
             .arg(address.1.to_string());
-        let program = Program::start(command.arg(&log))?;
+        command.arg(&log);
+        match maker {
+            Maker::Libmodbus => drop(command.arg("1")),
+            Maker::PatientLibmodbus => drop(command.arg("500")),
+            Maker::Pymodbus => {}
+        }
+        let program = Program::start(&mut command)?;
         let began = Instant::now();
         while host.run("ss -Htln")?.lines().count() == 0 {
             if began.elapsed() > PATIENCE {
