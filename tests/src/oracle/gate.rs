@@ -154,16 +154,19 @@ pub enum Weakness {
     NoReassembly,
     /// Segments with the urgent flag pass unseen.
     Urgent,
+    /// Nothing is cut off the end of a segment.
+    Splits,
 }
 
 impl Weakness {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NoInspection,
         Self::AnyRepetition,
         Self::AnyOrder,
         Self::NoReassembly,
         Self::Urgent,
+        Self::Splits,
     ];
 }
 
@@ -203,6 +206,7 @@ impl Weak {
             // Whatever does not hold a whole denied request by itself.
             Weakness::NoReassembly => segment.payload.len() < 8,
             Weakness::Urgent => segment.flags & URG != 0,
+            Weakness::Splits => false,
         }
     }
 }
@@ -221,7 +225,10 @@ impl Gate for Weak {
         if self.overlooks(&segment) {
             return Ok(Passage::On(frame.to_vec()));
         }
-        let passage = self.sound.pass(frame, now_ticks)?;
+        let mut passage = self.sound.pass(frame, now_ticks)?;
+        if self.weakness == Weakness::Splits && passage != Passage::Stopped {
+            passage = Passage::On(frame.to_vec());
+        }
         let length = u32::try_from(segment.payload.len())?;
         let end = segment.sequence.wrapping_add(length);
         let is_first = self.highest.is_none() && segment.flags & ACK != 0;

@@ -63,6 +63,8 @@ struct Play<'a> {
     receiver: Receiver,
     /// The application that answers.
     application: Reader,
+    /// [`Model::throws_away`] of its receiver.
+    throws_away: bool,
     /// Where each application is in the stream.
     places: [usize; Reader::ALL.len()],
     /// Requests that the answering application has taken and not answered.
@@ -93,6 +95,7 @@ pub fn play(
         gate,
         receiver: Receiver::new(model, 0xfffe_0000 ^ u32::from(port)),
         application,
+        throws_away: model.throws_away,
         places: [0; Reader::ALL.len()],
         unanswered: Vec::new(),
         held: Vec::new(),
@@ -238,6 +241,17 @@ impl Play<'_> {
     }
 
     fn answer(&mut self) -> Result<()> {
+        if self.throws_away {
+            self.read(true);
+            if !self.unanswered.is_empty() {
+                let end = self.receiver.stream.len();
+                for (reader, place) in Reader::ALL.into_iter().zip(&mut self.places) {
+                    if reader == self.application {
+                        *place = end;
+                    }
+                }
+            }
+        }
         let acknowledged = self.receiver.acknowledgement(0).unwrap_or(self.first);
         for request in std::mem::take(&mut self.unanswered) {
             let bytes = answer(&request);
@@ -296,7 +310,15 @@ impl Play<'_> {
             self.unanswered.clear();
             self.receiver.sent(1);
         }
+        self.read(false);
+    }
+
+    /// The applications read what is there; `answers` when the one that answers does.
+    fn read(&mut self, answers: bool) {
         for (reader, place) in Reader::ALL.into_iter().zip(&mut self.places) {
+            if self.throws_away && answers != (reader == self.application) {
+                continue;
+            }
             while let Some((request, length)) = self
                 .receiver
                 .stream

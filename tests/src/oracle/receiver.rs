@@ -47,6 +47,9 @@ pub struct Model {
     pub hops: u8,
     /// Resets.
     pub on_reset: OnReset,
+    /// Whether its application reads all that has come when it answers, and throws away what of it is not
+    /// whole behind a request.
+    pub throws_away: bool,
 }
 
 const PLAIN: Model = Model {
@@ -59,11 +62,17 @@ const PLAIN: Model = Model {
     checks: true,
     hops: 0,
     on_reset: OnReset::Exact,
+    throws_away: false,
 };
 
 /// The receivers that every schedule is played to.
-pub const MODELS: [Model; 8] = [
+pub const MODELS: [Model; 9] = [
     PLAIN,
+    Model {
+        name: "throws away what is not whole",
+        throws_away: true,
+        ..PLAIN
+    },
     Model {
         name: "last wins",
         overlap: Overlap::LastWins,
