@@ -82,9 +82,9 @@ fn bounds(report: &Report) -> String {
         let _ = writeln!(
             text,
             "- **Drops.** {:.0} ns a frame for the plain drop, sender included, {:.0} for a program that \
-             parses, looks a flow up and drops ({:.3}), {:.0} for conduitfw ({:.3}): the flow is held and \
-             followed, the function looked up, the denial counted, and an event written while there is \
-             room.",
+             parses, looks a flow up and drops ({:.3}), {:.0} for conduitfw ({:.3}): the denial is counted \
+             as well, and an event written while there is room. The first request of a kind is held \
+             against the policy; of those alike that follow in its place it is known what becomes.",
             plain.ns, follow.ns, follow.ratio, ours.ns, ours.ratio
         );
     }
@@ -125,10 +125,14 @@ Figures are medians over the rounds, in which the cases take turns; *min* and *m
 extremes. Nanoseconds are of this machine. Ratios are what can be compared, and only those of one
 run. A machine that has other work to do spoils them: see the load average.
 
+A target beside which something stands under *at best* has in the same run a gateway that does less than any
+firewall has to: one that only forwards, or a program that parses a frame, looks its flow up and does nothing
+more. Where that misses the target as well it is *out of reach* on this machine, and not *MISSED*.
+
 ";
 
 const BOUNDS: &str = "\
-## Where a target is missed
+## How far a program could get
 
 What this run says about the bound of each:
 

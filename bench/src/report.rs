@@ -199,6 +199,10 @@ pub(crate) struct TargetRow {
     pub(crate) found: Option<f64>,
     /// Whether it is kept.
     pub(crate) is_met: bool,
+    /// What a gateway made in the same run that does less than any firewall has to, where there is one.
+    pub(crate) at_best: Option<f64>,
+    /// Whether that keeps it.
+    pub(crate) is_reachable: bool,
 }
 
 impl Report {
@@ -253,11 +257,21 @@ impl Report {
                 None if row.case.contains("fast forwarding") => "not built".to_owned(),
                 None => "not measured".to_owned(),
             };
-            let mark = if row.is_met { "kept" } else { "MISSED" };
-            vec![row.case.clone(), row.wanted.clone(), found, mark.to_owned()]
+            let mark = match (row.is_met, row.is_reachable) {
+                (true, _) => "kept",
+                (false, true) => "MISSED",
+                (false, false) => "out of reach",
+            };
+            vec![
+                row.case.clone(),
+                row.wanted.clone(),
+                found,
+                row.at_best.map_or_else(String::new, short),
+                mark.to_owned(),
+            ]
         };
         let rows: Vec<_> = self.targets.iter().map(row).collect();
-        table(&["case", "wanted", "found", ""], &rows)
+        table(&["case", "wanted", "found", "at best", ""], &rows)
     }
 
     fn frame_table(&self) -> String {

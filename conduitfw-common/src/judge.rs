@@ -3,11 +3,13 @@
 use crate::admit::observe_or;
 use crate::flow::connection;
 use crate::flow::entry::{Direction, FlowEntry, phase};
+use crate::flow::recent;
 use crate::flow::store::find_place;
 use crate::inspect;
 use crate::judgement::Judgement;
 use crate::packet::{self, Packet, transport};
 use crate::platform::{FlowTable, Platform};
+use crate::refused::{self, Came};
 use crate::table::protocol;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::{ethernet, tcp::flag};
@@ -79,19 +81,63 @@ fn unreadable<P: Platform>(p: &mut P, packet: &mut Packet, reason: Reason, slot:
 /// workspace says. It says it in memory, for each of the many ends of this would carry it.
 #[inline(always)]
 fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> Result<u16, Judgement> {
-    let place = match packet.ether_type {
-        ethernet::ARP => 0,
-        _ => find_place(p, FlowTable::Flows, packet, p.again(packet)),
-    };
     p.workspace().held = 0;
-    if place == 0 {
+    if packet.ether_type == ethernet::ARP {
         return Err(Judgement::AGAIN);
     }
-    let (ifindex, now) = (p.ifindex(), p.now_ticks());
-    let Some(entry) = p.hold_flow(place) else {
-        return Err(Judgement::deny(Reason::FlowBusy, 0));
+    let came = Came {
+        ifindex: p.ifindex(),
+        generation,
+        now: p.now_ticks(),
     };
-    let judged = judge_flow(entry, packet, ifindex, generation, now);
+    let mark = recent::mark_of(packet);
+    let mut place = recent::place(p, mark);
+    let mut held = None;
+    if place != 0
+        && let Some(flow) = p.flow_pointer(place)
+        && let Some(entry) = p.flow_glimpsed(flow)
+    {
+        if entry.refused() != 0
+            && let Some(judgement) = refused::judge(p, packet, flow, &came)
+        {
+            return Err(judgement);
+        }
+        if let Some(entry) = p.hold_flow(flow, place) {
+            match entry.ends_of(packet) {
+                Some(direction) if entry.is_usual(packet.transport) => {
+                    held = Some((flow, direction));
+                }
+                _ => P::let_go(entry),
+            }
+        }
+    }
+    if held.is_none() {
+        place = find_place(p, FlowTable::Flows, packet, p.again(packet));
+        if place == 0 {
+            return Err(Judgement::AGAIN);
+        }
+        recent::set(p, mark, place);
+        let Some(flow) = p.flow_pointer(place) else {
+            return Err(Judgement::AGAIN);
+        };
+        let Some(entry) = p.hold_flow(flow, place) else {
+            return Err(Judgement::deny(Reason::FlowBusy, 0));
+        };
+        match whose(entry, packet) {
+            Ok(direction) => held = Some((flow, direction)),
+            Err(judgement) => {
+                p.workspace().held = place;
+                return Err(judgement);
+            }
+        }
+    }
+    let Some((flow, direction)) = held else {
+        return Err(Judgement::AGAIN);
+    };
+    let Some(entry) = p.flow_at(flow) else {
+        return Err(Judgement::AGAIN);
+    };
+    let judged = judge_flow(entry, packet, direction, &came);
     if judged.is_ok() {
         P::let_go(entry);
     } else {
@@ -252,29 +298,41 @@ fn on_the_way<P: Platform>(
     }
 }
 
-/// Judges a frame that is believed to be of the flow in `entry`, which the caller holds. Whatever is
-/// unusual goes to [`crate::settle`].
+/// Which way a frame goes that is believed to be of the flow in `entry`, which the caller holds.
+///
+/// # Errors
+/// It is of another flow, or goes to [`crate::settle`].
 #[inline(always)]
-fn judge_flow(
-    entry: &mut FlowEntry,
-    packet: &Packet,
-    ifindex: u32,
-    generation: u32,
-    now: u64,
-) -> Result<u16, Judgement> {
+fn whose(entry: &FlowEntry, packet: &Packet) -> Result<Direction, Judgement> {
     // Another flow may have the same tag, or have taken the place between the look and the lock.
     let Some(direction) = entry.ends_of(packet) else {
         return Err(Judgement::AGAIN);
     };
-    if !entry.is_usual(packet.transport) {
-        return Err(if entry.transport == packet.transport {
-            Judgement::SETTLE
-        } else {
-            Judgement::AGAIN
-        });
+    if entry.is_usual(packet.transport) {
+        return Ok(direction);
     }
-    if entry.generation != generation
-        || !entry.came_in_at(direction, ifindex, packet.vlans)
+    Err(if entry.transport == packet.transport {
+        Judgement::SETTLE
+    } else {
+        Judgement::AGAIN
+    })
+}
+
+/// Judges a frame of the flow in `entry`, which the caller holds. Whatever is unusual goes to
+/// [`crate::settle`].
+#[inline(always)]
+fn judge_flow(
+    entry: &mut FlowEntry,
+    packet: &Packet,
+    direction: Direction,
+    came: &Came,
+) -> Result<u16, Judgement> {
+    let now = came.now;
+    if entry.refused() != 0 {
+        entry.set_refused(0);
+    }
+    if entry.generation != came.generation
+        || !entry.came_in_at(direction, came.ifindex, packet.vlans)
         || now.wrapping_sub(entry.last_seen_ticks) > SETTLE_AFTER_TICKS
     {
         return Err(Judgement::SETTLE);
@@ -301,7 +359,7 @@ fn judge_flow(
 
 /// An entry that has been silent for as long is looked at closely: it may have timed out. Not a
 /// time-out itself, so it need not be exact: one second at 1,000 ticks a second.
-const SETTLE_AFTER_TICKS: u64 = 1000;
+pub(crate) const SETTLE_AFTER_TICKS: u64 = 1000;
 
 /// Track, for a flow that the policy in force allows; what is to be inspected says so.
 #[inline(always)]

@@ -33,6 +33,7 @@ pub mod modbus;
 pub mod packet;
 pub mod platform;
 pub mod rate;
+mod refused;
 pub mod replies;
 pub mod reset;
 pub mod settle;

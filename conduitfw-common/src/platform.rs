@@ -4,6 +4,7 @@
 use crate::bytes::Headers;
 use crate::event::EventOperation;
 use crate::flow::entry::{FlowEntry, Stream};
+use crate::flow::recent::Recent;
 use crate::judgement::Judgement;
 use crate::packet::Packet;
 use crate::table::{
@@ -77,6 +78,8 @@ pub struct Workspace {
     pub generation: u32,
     /// Sequence number for a reset to the responder.
     pub reset_sequence: u32,
+    /// Where the flows of the last frames are.
+    pub recent: Recent,
 }
 
 /// Writes under `max_step` in one segment.
@@ -190,13 +193,14 @@ pub trait Platform: Headers {
     fn flow(&mut self, table: FlowTable, place: u32) -> Option<&mut FlowEntry>;
     /// The same, to read.
     fn flow_seen(&self, table: FlowTable, place: u32) -> Option<&FlowEntry>;
-    /// Waits a bounded time for an entry of the established flows; nothing when another processor kept
-    /// it.
-    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry>;
-    /// Where the entry of a flow lies that the caller holds: looked up once, and used as often as needed.
+    /// Where the entry of a flow lies: looked up once, and used as often as needed.
     type FlowPointer: Copy;
     /// Looks up an entry of the established flows.
     fn flow_pointer(&mut self, place: u32) -> Option<Self::FlowPointer>;
+    /// The entry, which the caller does not hold: any field may be another one in the next moment.
+    fn flow_glimpsed(&self, pointer: Self::FlowPointer) -> Option<&FlowEntry>;
+    /// Waits a bounded time for the entry at `place`; nothing when another processor kept it.
+    fn hold_flow(&mut self, pointer: Self::FlowPointer, place: u32) -> Option<&mut FlowEntry>;
     /// The entry.
     fn flow_at(&mut self, pointer: Self::FlowPointer) -> Option<&mut FlowEntry>;
     /// The same for a row of `STREAMS`.

@@ -296,9 +296,20 @@ impl Platform for Kernel {
         maps::flow(table, place).map(|entry| &*entry)
     }
 
+    type FlowPointer = *mut FlowEntry;
+
     #[inline(always)]
-    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry> {
-        let pointer = maps::flow_pointer(FlowTable::Flows, place)?;
+    fn flow_pointer(&mut self, place: u32) -> Option<*mut FlowEntry> {
+        maps::flow_pointer(FlowTable::Flows, place)
+    }
+
+    #[inline(always)]
+    fn flow_glimpsed(&self, pointer: *mut FlowEntry) -> Option<&FlowEntry> {
+        Some(maps::held_flow(pointer))
+    }
+
+    #[inline(always)]
+    fn hold_flow(&mut self, pointer: *mut FlowEntry, place: u32) -> Option<&mut FlowEntry> {
         let is_held = atomic::try_lock(maps::lock_of(pointer))
             || stages::wait_for_flow(FlowTable::Flows as u32, place) != 0;
         if is_held {
@@ -306,13 +317,6 @@ impl Platform for Kernel {
         } else {
             None
         }
-    }
-
-    type FlowPointer = *mut FlowEntry;
-
-    #[inline(always)]
-    fn flow_pointer(&mut self, place: u32) -> Option<*mut FlowEntry> {
-        maps::flow_pointer(FlowTable::Flows, place)
     }
 
     #[inline(always)]

@@ -57,6 +57,8 @@ pub mod side_flag {
     pub const WINDOW_SHIFT_AT: u32 = 8;
     /// The same, as a mask.
     pub const WINDOW_SHIFT: u32 = 0x1f00;
+    /// Where unit id and function code begin, as they went by, of what [`crate::refused`] may deny; 0 for none.
+    pub const REFUSED_AT: u32 = 16;
 }
 
 /// One side of a TCP connection, as seen from the middle.
@@ -175,6 +177,21 @@ impl FlowEntry {
         self.on_deny = conduit.on_deny;
         self.observe = conduit.observe | observe;
         self.outstanding = conduit.outstanding;
+    }
+
+    /// Unit id and function code, as they went by, that the initiator's last request was denied for; 0 when it
+    /// sent anything else since.
+    #[inline(always)]
+    #[must_use]
+    pub const fn refused(&self) -> u32 {
+        self.request.flags >> side_flag::REFUSED_AT
+    }
+
+    /// Sets [`Self::refused`].
+    #[inline(always)]
+    pub fn set_refused(&mut self, unit_and_function: u16) {
+        let others = self.request.flags & ((1 << side_flag::REFUSED_AT) - 1);
+        self.request.flags = others | u32::from(unit_and_function) << side_flag::REFUSED_AT;
     }
 
     /// The same by addresses and ports alone.

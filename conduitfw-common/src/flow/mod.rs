@@ -3,4 +3,5 @@
 pub mod connection;
 pub mod entry;
 pub mod key;
+pub mod recent;
 pub mod store;

@@ -19,7 +19,7 @@ struct Request {
 }
 
 /// Bytes of a plain request.
-pub(super) const REQUEST_BYTES: u32 = 12;
+pub(crate) const REQUEST_BYTES: u32 = 12;
 
 /// Protocol id 0 and length 6: what stands between transaction id and unit id.
 const PLAIN_HEADER: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 6, 0, 0]);

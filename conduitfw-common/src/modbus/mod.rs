@@ -17,6 +17,8 @@ pub mod reply;
 pub mod request;
 pub mod written;
 
+pub(crate) use asked::REQUEST_BYTES;
+
 use crate::platform::Platform;
 use crate::table::{INTERVAL_SEARCH_STEPS, Operation};
 use crate::verdict::Reason;

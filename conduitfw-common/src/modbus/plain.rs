@@ -117,6 +117,9 @@ fn refuse<P: Platform>(p: &mut P, run: &Run<P>, asked: &Asked) -> Judgement {
     if entry.on_deny != Verdict::Drop.number() || entry.observe != 0 {
         return Judgement::INSPECT;
     }
+    if reason == Reason::FunctionNotAllowed {
+        entry.set_refused(asked.unit_and_function());
+    }
     P::let_go(entry);
     if p.is_followed() {
         p.judged(reason.number());
@@ -124,6 +127,20 @@ fn refuse<P: Platform>(p: &mut P, run: &Run<P>, asked: &Asked) -> Judgement {
     Judgement::deny(reason, conduit)
         .going(Direction::Request)
         .of_plain_request()
+}
+
+/// Whether the segment at hand, as long as one request, is a plain one for this unit and with this function.
+#[inline(always)]
+pub(crate) fn is_alike<P: Platform>(p: &mut P, packet: &Packet, unit_and_function: u32) -> bool {
+    let Some(asked) = Asked::read(p, packet.payload_at) else {
+        return false;
+    };
+    let is_alike = u32::from(asked.unit_and_function()) == unit_and_function;
+    if is_alike && p.is_followed() {
+        p.workspace().operation = asked.told();
+        p.judged(Reason::FunctionNotAllowed.number());
+    }
+    is_alike
 }
 
 /// What the segment at hand asks for, when its judgement is [`Judgement::of_plain_request`]: it was read

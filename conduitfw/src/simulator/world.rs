@@ -178,19 +178,23 @@ impl Platform for Simulator {
         self.table(table).entries.get(place as usize)
     }
 
-    fn hold_flow(&mut self, place: u32) -> Option<&mut FlowEntry> {
-        let entry = self.flow(FlowTable::Flows, place)?;
+    type FlowPointer = u32;
+
+    fn flow_pointer(&mut self, place: u32) -> Option<u32> {
+        self.flow(FlowTable::Flows, place).map(|_| place)
+    }
+
+    fn flow_glimpsed(&self, pointer: u32) -> Option<&FlowEntry> {
+        self.flow_seen(FlowTable::Flows, pointer)
+    }
+
+    fn hold_flow(&mut self, pointer: u32, _place: u32) -> Option<&mut FlowEntry> {
+        let entry = self.flow(FlowTable::Flows, pointer)?;
         if entry.lock != 0 {
             return None;
         }
         entry.lock = 1;
         Some(entry)
-    }
-
-    type FlowPointer = u32;
-
-    fn flow_pointer(&mut self, place: u32) -> Option<u32> {
-        self.flow(FlowTable::Flows, place).map(|_| place)
     }
 
     fn flow_at(&mut self, pointer: u32) -> Option<&mut FlowEntry> {

@@ -10,6 +10,8 @@ use conduitfw::dataplane::maps::{Maps, NetworkRow, Plain, put_in_force};
 use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::CompiledTables;
 use conduitfw_common::event::{EventOperation, EventRecord, Trace};
+use conduitfw_common::flow::entry::{FlowEntry, Stream};
+use conduitfw_common::flow::key::WAYS;
 use conduitfw_common::judgement::Judgement;
 use conduitfw_common::table::{
     Conduit, FUNCTIONS, InterfaceKey, LastValue, MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS,
@@ -22,7 +24,8 @@ use zerocopy::FromZeros as _;
 use super::{LONGEST, LOOPBACK, Sizes, settings};
 use crate::lab::ebpf_object;
 
-const STREAM_BYTES: usize = size_of::<conduitfw_common::flow::entry::Stream>();
+const STREAM_BYTES: usize = size_of::<Stream>();
+const FLOW_BYTES: usize = size_of::<FlowEntry>();
 
 /// What the kernel made of a frame.
 #[derive(Debug)]
@@ -195,6 +198,12 @@ impl Kernel {
             for bucket in 0..sizes.buckets {
                 map.set(bucket, [0; 8], 0)?;
             }
+        }
+        // A processor may remember where they were.
+        let map = self.ebpf.map_mut("FLOWS").context("no FLOWS")?;
+        let mut map: Array<&mut MapData, [u8; FLOW_BYTES]> = map.try_into()?;
+        for place in 0..sizes.buckets * WAYS {
+            map.set(place, [0; FLOW_BYTES], 0)?;
         }
         let map = self.ebpf.map_mut("STREAMS").context("no STREAMS")?;
         let mut map: Array<&mut MapData, [u8; STREAM_BYTES]> = map.try_into()?;

@@ -12,7 +12,7 @@ use conduitfw::dataplane::TableSizes;
 use conduitfw::dataplane::maps::{NetworkRow, Plain, Table, put_in_force};
 use conduitfw::dataplane::rings::{EventRings, EventRoom};
 use conduitfw::policy::{CompiledTables, Ids, Surroundings, compile, load_text};
-use conduitfw_common::flow::entry::Stream;
+use conduitfw_common::flow::entry::{FlowEntry, Stream};
 use conduitfw_common::table::{
     Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval,
     MAX_CONDUITS, MAX_INTERVALS, MAX_OPERATION_ROWS, MAX_RULE_SETS, MAX_SERVICES, Network,
@@ -57,6 +57,8 @@ pub(crate) struct Bench {
     pub(crate) events: EventRings,
     pub(crate) rates: Array<MapData, u64>,
     pub(crate) buckets: [(Array<MapData, [u32; 8]>, u32); 2],
+    /// Lent to a test at most for as long as that lasts.
+    pub(crate) flows: Option<Array<MapData, [u8; size_of::<FlowEntry>()]>>,
     pub(crate) streams: Array<MapData, [u8; size_of::<Stream>()]>,
     pub(crate) ids: Ids,
     pub(crate) generation: u32,
@@ -159,6 +161,7 @@ impl Bench {
                 (take(&mut ebpf, "FLOW_BUCKETS"), FLOWS * 2 / WAYS),
                 (take(&mut ebpf, "OPENING_BUCKETS"), OPENINGS * 2 / WAYS),
             ],
+            flows: Some(take(&mut ebpf, "FLOWS")),
             streams: take(&mut ebpf, "STREAMS"),
             ebpf,
             ids: Ids::default(),
@@ -183,6 +186,11 @@ impl Bench {
             for bucket in 0..*count {
                 buckets.set(bucket, [0; 8], 0).unwrap();
             }
+        }
+        // The processor may remember where they were.
+        let flows = self.flows.as_mut().unwrap();
+        for place in 0..FLOWS * 2 {
+            flows.set(place, [0; size_of::<FlowEntry>()], 0).unwrap();
         }
         for stream in 0..STREAMS {
             self.streams

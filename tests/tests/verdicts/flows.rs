@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, MapData};
 use aya::programs::{Xdp, XdpMode};
 use conduitfw_common::Reason;
 use conduitfw_common::flow::entry::FlowEntry;
@@ -15,7 +14,7 @@ use conduitfw_tests::frames::{
 };
 use conduitfw_tests::scene::{DOSING, HMI, HMI_V6, PLANT, PLC, PLC_V6, STRANGER, dosing};
 
-use crate::bench::{FAMILIES, FLOWS, OUTSIDER, STREAMS, XDP_PASS, bench, take};
+use crate::bench::{FAMILIES, FLOWS, OUTSIDER, STREAMS, XDP_PASS, bench};
 use crate::outcome::Want;
 use crate::outcome::Want::{Drop, Observed, Pass};
 use crate::packets::broad;
@@ -388,7 +387,7 @@ const HELD: Duration = Duration::from_micros(120);
 fn a_frame_waits_for_a_flow_that_another_processor_holds() {
     let mut bench = bench!(&dosing(r#""reads""#));
     let talk = Talk::open(&mut bench, FAMILIES[0], 50_100);
-    let mut flows: Array<MapData, [u8; size_of::<FlowEntry>()]> = take(&mut bench.ebpf, "FLOWS");
+    let mut flows = bench.flows.take().unwrap();
     let (buckets, count) = &bench.buckets[0];
     let place = (0..*count)
         .flat_map(|bucket| (1..8).map(move |way| (bucket, way)))
@@ -425,5 +424,6 @@ fn a_frame_waits_for_a_flow_that_another_processor_holds() {
     bench.expect("a flow that is never let go", &ack, Drop(Reason::FlowBusy));
     flows.set(place, free, 0).unwrap();
     bench.expect("and after it", &ack, Pass);
+    bench.flows = Some(flows);
     bench.finish();
 }
