@@ -110,7 +110,9 @@ pub fn stage(policy: &str) -> Result<Option<Stage>> {
     }))
 }
 
-fn on_loopback(policy: &str) -> String {
+/// The policy, for interfaces that are all the loopback one.
+#[must_use]
+pub fn on_loopback(policy: &str) -> String {
     let mut policy = policy.to_owned();
     for name in ["eth0", "eth1", "eth2"] {
         policy = policy.replace(name, "lo");
@@ -181,6 +183,14 @@ impl Stage {
             Some(twin) => Ok(twin),
             None => bail!("there is no stage"),
         }
+    }
+
+    /// Another policy, as a reload puts it in force: flows stay.
+    ///
+    /// # Errors
+    /// When it is refused, or the kernel refuses to write a map.
+    pub fn reload(&mut self, policy: &str) -> Result<()> {
+        self.twin()?.reload(&on_loopback(policy))
     }
 
     /// Lets time go by.

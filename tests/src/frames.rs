@@ -25,7 +25,7 @@ pub mod modbus;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use layout::{Packet, Segment, Transport, short};
+use layout::{Checksum, Packet, Segment, Transport, short};
 
 pub use layout::internet_checksum;
 
@@ -277,7 +277,7 @@ impl Frame {
             ipv4_options: Vec::new(),
             extensions: Vec::new(),
             transport,
-            spoiled_checksum: false,
+            checksum: Checksum::Right,
         }))
     }
 
@@ -422,7 +422,13 @@ impl Frame {
     /// Makes the checksum of TCP, UDP or ICMP wrong.
     #[must_use]
     pub fn spoil_checksum(self) -> Self {
-        self.with_packet(|packet| packet.spoiled_checksum = true)
+        self.with_packet(|packet| packet.checksum = Checksum::Spoilt)
+    }
+
+    /// Leaves the checksum of TCP, UDP or ICMP to the device, as a sender does whose device sums up.
+    #[must_use]
+    pub fn partial_checksum(self) -> Self {
+        self.with_packet(|packet| packet.checksum = Checksum::Partial)
     }
 
     /// The frame's bytes.

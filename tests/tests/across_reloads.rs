@@ -3,7 +3,7 @@
 use anyhow::Result;
 use conduitfw_common::Reason;
 use conduitfw_tests::conversation::Want::{Drop, Pass};
-use conduitfw_tests::conversation::{Stage, plant};
+use conduitfw_tests::conversation::plant;
 use conduitfw_tests::frames::modbus::{adu, read, write_single};
 use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, tcp, udp};
 use conduitfw_tests::scene::{HMI, PLANT, PLC};
@@ -13,11 +13,6 @@ fn reads() -> String {
     plant("", &["functions = [\"reads\"]"])
 }
 
-fn reload(stage: &mut Stage, policy: &str) -> Result<()> {
-    let policy = policy.replace("eth0", "lo").replace("eth1", "lo");
-    stage.twin()?.reload(&policy)
-}
-
 #[test]
 fn a_handshake_goes_on() -> Result<()> {
     let mut stage = stage!(&reads());
@@ -25,14 +20,14 @@ fn a_handshake_goes_on() -> Result<()> {
     let syn = tcp(talk.hmi, talk.plc).flags(SYN).seq(talk.next.0).build();
     stage.expect("SYN", &syn, Pass)?;
     talk.asked(1);
-    reload(&mut stage, &reads())?;
+    stage.reload(&reads())?;
     stage.expect(
         "SYN+ACK",
         &talk.plc_sends(&[]).flags(SYN | ACK).build(),
         Pass,
     )?;
     talk.answered(1);
-    reload(&mut stage, &reads())?;
+    stage.reload(&reads())?;
     stage.expect("ACK", &talk.hmi_sends(&[]).build(), Pass)?;
     talk.asks(&mut stage, "data", &adu(1, 1, read(3, 0, 1)), Pass)?;
     stage.finish()
@@ -45,10 +40,7 @@ fn a_handshake_that_is_forbidden_ends() -> Result<()> {
     let syn = tcp(talk.hmi, talk.plc).flags(SYN).seq(talk.next.0).build();
     stage.expect("SYN", &syn, Pass)?;
     talk.asked(1);
-    reload(
-        &mut stage,
-        &reads().replace("units = [1]", "units = [1]\nport = 503"),
-    )?;
+    stage.reload(&reads().replace("units = [1]", "units = [1]\nport = 503"))?;
     let answer = talk.plc_sends(&[]).flags(SYN | ACK).build();
     stage.expect("SYN+ACK", &answer, Drop(Reason::PolicyChanged))?;
     stage.expect("SYN", &syn, Drop(Reason::NoConduit))?;
@@ -63,7 +55,7 @@ fn a_datagram_is_answered() -> Result<()> {
     );
     let mut stage = stage!(&policy);
     stage.expect("ask", &udp((HMI, 5000), (PLC, 161)).build(), Pass)?;
-    reload(&mut stage, &policy)?;
+    stage.reload(&policy)?;
     stage.expect("answer", &udp((PLC, 161), (HMI, 5000)).build(), Pass)?;
     stage.finish()
 }
@@ -81,7 +73,7 @@ fn a_rate_that_is_raised_holds_at_once() -> Result<()> {
         talk.asks(&mut stage, "burst", &adu(number, 1, pdu.clone()), Pass)?;
         talk.answers(&mut stage, "answer", &adu(number, 1, pdu), Pass)?;
     }
-    reload(&mut stage, &rule("10/s"))?;
+    stage.reload(&rule("10/s"))?;
     stage.wait(60_000);
     let write = adu(99, 1, write_single(6, 5, 1));
     talk.asks(&mut stage, "a minute after", &write, Pass)?;
@@ -98,7 +90,7 @@ fn a_rate_of_new_flows_that_is_raised_holds_at_once() -> Result<()> {
     for _ in 0..10 {
         stage.talk()?;
     }
-    reload(&mut stage, &policy("100/s"))?;
+    stage.reload(&policy("100/s"))?;
     stage.wait(60_000);
     stage.talk()?;
     stage.finish()
@@ -136,7 +128,7 @@ fn a_zone_that_moved_takes_its_flows_along() -> Result<()> {
         stage.expect("ACK", &in_vlan(asks(ACK, 100), 10), Pass)?;
         stage.expect("request", &in_vlan(request(), 10), Pass)?;
         // What was the operators' tag is the guests' now.
-        reload(&mut stage, &policy(30, 10))?;
+        stage.reload(&policy(30, 10))?;
         if does_the_plc_speak_first {
             stage.expect("acknowledged", &answers(ACK), Pass)?;
         }

@@ -9,7 +9,7 @@ use conduitfw_common::Reason;
 use conduitfw_common::judgement::Judgement;
 use conduitfw_common::packet::{self, Packet};
 use conduitfw_common::platform::{FlowTable, Platform};
-use conduitfw_tests::conversation::plant;
+use conduitfw_tests::conversation::{on_loopback, plant};
 use conduitfw_tests::frames::modbus::{adu, read, write_single};
 use conduitfw_tests::frames::{ACK, PSH, SYN, tcp};
 use conduitfw_tests::scene::{HMI, PLC};
@@ -20,7 +20,7 @@ const SERVER: (std::net::IpAddr, u16) = (PLC, 502);
 const NOW: u64 = 1000;
 
 fn simulator(rules: &[&str], buckets: u32) -> Simulator {
-    let policy = plant("", rules).replace("eth0", "lo").replace("eth1", "lo");
+    let policy = on_loopback(&plant("", rules));
     let tables = compiled(&policy, &mut Ids::default(), 1).unwrap();
     let sizes = Sizes {
         buckets,

@@ -9,7 +9,7 @@ use conduitfw::simulator::Simulator;
 use conduitfw_common::Reason;
 use conduitfw_common::table::MAX_LAST_VALUES;
 use conduitfw_tests::conversation::Want::{self, Drop, Pass};
-use conduitfw_tests::conversation::{Stage, Talk, plant};
+use conduitfw_tests::conversation::{Stage, Talk, on_loopback, plant};
 use conduitfw_tests::frames::modbus::{adu, fields, mask_write, write_registers, write_single};
 use conduitfw_tests::frames::{ACK, PSH, SYN, tcp};
 use conduitfw_tests::scene::{HMI, PLC};
@@ -364,10 +364,8 @@ fn an_answer_confirms_nothing_that_is_not_known_any_more() -> Result<()> {
 fn a_value_that_there_is_no_room_to_remember_is_not_written() {
     let policy =
         dropping(&["functions = [6]\nregisters = [{ first = 0, last = 999 }]\nmax_step = 1"])
-            .replace("units = [1]", "units = [\"0-255\"]")
-            .replace("eth0", "lo")
-            .replace("eth1", "lo");
-    let tables = compiled(&policy, &mut Ids::default(), 1).unwrap();
+            .replace("units = [1]", "units = [\"0-255\"]");
+    let tables = compiled(&on_loopback(&policy), &mut Ids::default(), 1).unwrap();
     let sizes = Sizes {
         buckets: 64,
         streams: 64,

@@ -15,7 +15,16 @@ pub(super) struct Packet {
     pub(super) ipv4_options: Vec<u8>,
     pub(super) extensions: Vec<(u8, Vec<u8>)>,
     pub(super) transport: Transport,
-    pub(super) spoiled_checksum: bool,
+    pub(super) checksum: Checksum,
+}
+
+/// What stands where the checksum of TCP, UDP or ICMP belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Checksum {
+    Right,
+    Spoilt,
+    /// That of the pseudo-header alone, not complemented: the device is to complete it.
+    Partial,
 }
 
 #[derive(Clone, Debug)]
@@ -76,14 +85,17 @@ impl Packet {
             Transport::Other(_, bytes) => return bytes.clone(),
         };
         let mut covered = self.pseudo_header(bytes.len());
+        let of_pseudo_header = internet_checksum(&covered);
         covered.extend_from_slice(&bytes);
         let mut checksum = internet_checksum(&covered);
         if checksum == 0 && matches!(self.transport, Transport::Udp { .. }) {
             checksum = 0xffff;
         }
-        if self.spoiled_checksum {
-            checksum ^= 0x5555;
-        }
+        let checksum = match self.checksum {
+            Checksum::Right => checksum,
+            Checksum::Spoilt => checksum ^ 0x5555,
+            Checksum::Partial => !of_pseudo_header,
+        };
         bytes[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
