@@ -305,7 +305,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn flow_glimpsed(&self, pointer: *mut FlowEntry) -> Option<&FlowEntry> {
-        Some(maps::held_flow(pointer))
+        Some(maps::glimpsed_flow(pointer))
     }
 
     #[inline(always)]

@@ -438,6 +438,14 @@ pub(crate) fn held_flow(pointer: *mut FlowEntry) -> &'static mut FlowEntry {
     unsafe { &mut *pointer }
 }
 
+/// The same for one who does not hold it.
+#[inline(always)]
+pub(crate) fn glimpsed_flow(pointer: *mut FlowEntry) -> &'static FlowEntry {
+    // SAFETY: as for `seen!`: any bytes are an entry, and what is decided by them is decided again under the
+    // lock, or denied.
+    unsafe { &*pointer }
+}
+
 #[inline(always)]
 pub(crate) fn stream_pointer(index: u32) -> Option<*mut Stream> {
     STREAMS.get_ptr_mut(index)

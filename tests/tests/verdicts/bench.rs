@@ -39,6 +39,9 @@ pub(crate) const WAYS: u32 = 8;
 pub(crate) const OUTSIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 5));
 pub(crate) const FAMILIES: [(IpAddr, IpAddr); 2] = [(HMI, PLC), (HMI_V6, PLC_V6)];
 
+/// The bytes of a flow.
+pub(crate) type Entry = [u8; size_of::<FlowEntry>()];
+
 /// The loaded program and its maps.
 pub(crate) struct Bench {
     pub(crate) ebpf: Ebpf,
@@ -58,7 +61,7 @@ pub(crate) struct Bench {
     pub(crate) rates: Array<MapData, u64>,
     pub(crate) buckets: [(Array<MapData, [u32; 8]>, u32); 2],
     /// Lent to a test at most for as long as that lasts.
-    pub(crate) flows: Option<Array<MapData, [u8; size_of::<FlowEntry>()]>>,
+    pub(crate) flows: Option<Array<MapData, Entry>>,
     pub(crate) streams: Array<MapData, [u8; size_of::<Stream>()]>,
     pub(crate) ids: Ids,
     pub(crate) generation: u32,

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aya::maps::{Array, MapData};
 use aya::programs::{Xdp, XdpMode};
 use conduitfw_common::Reason;
 use conduitfw_common::flow::entry::FlowEntry;
@@ -14,7 +15,7 @@ use conduitfw_tests::frames::{
 };
 use conduitfw_tests::scene::{DOSING, HMI, HMI_V6, PLANT, PLC, PLC_V6, STRANGER, dosing};
 
-use crate::bench::{FAMILIES, FLOWS, OUTSIDER, STREAMS, XDP_PASS, bench};
+use crate::bench::{Bench, Entry, FAMILIES, FLOWS, OUTSIDER, STREAMS, XDP_PASS, bench};
 use crate::outcome::Want;
 use crate::outcome::Want::{Drop, Observed, Pass};
 use crate::packets::broad;
@@ -379,15 +380,8 @@ fn the_program_attaches_in_native_mode_to_veth() {
     });
 }
 
-/// How long the flow is held: far longer than the frames of a second need that come in on the other
-/// processor, and as long as an interrupt may take there.
-const HELD: Duration = Duration::from_micros(120);
-
-#[test]
-fn a_frame_waits_for_a_flow_that_another_processor_holds() {
-    let mut bench = bench!(&dosing(r#""reads""#));
-    let talk = Talk::open(&mut bench, FAMILIES[0], 50_100);
-    let mut flows = bench.flows.take().unwrap();
+/// The place of the only flow, its entry, and that when somebody holds it.
+fn only_flow(bench: &Bench, flows: &Array<MapData, Entry>) -> (u32, Entry, Entry) {
     let (buckets, count) = &bench.buckets[0];
     let place = (0..*count)
         .flat_map(|bucket| (1..8).map(move |way| (bucket, way)))
@@ -398,6 +392,19 @@ fn a_frame_waits_for_a_flow_that_another_processor_holds() {
     let mut held = free;
     let at = offset_of!(FlowEntry, lock);
     held[at..at + 4].copy_from_slice(&1_u32.to_ne_bytes());
+    (place, free, held)
+}
+
+/// How long the flow is held: far longer than the frames of a second need that come in on the other
+/// processor, and as long as an interrupt may take there.
+const HELD: Duration = Duration::from_micros(120);
+
+#[test]
+fn a_frame_waits_for_a_flow_that_another_processor_holds() {
+    let mut bench = bench!(&dosing(r#""reads""#));
+    let talk = Talk::open(&mut bench, FAMILIES[0], 50_100);
+    let mut flows = bench.flows.take().unwrap();
+    let (place, free, held) = only_flow(&bench, &flows);
     let ack = talk.hmi_sends(&[]).build();
     // The holder may be kept from its processor for longer than a frame waits: then once more.
     let started = Instant::now();
@@ -424,6 +431,33 @@ fn a_frame_waits_for_a_flow_that_another_processor_holds() {
     bench.expect("a flow that is never let go", &ack, Drop(Reason::FlowBusy));
     flows.set(place, free, 0).unwrap();
     bench.expect("and after it", &ack, Pass);
+    bench.flows = Some(flows);
+    bench.finish();
+}
+
+#[test]
+fn a_frame_waits_once_whether_or_not_a_hint_says_for_what() {
+    let mut bench = bench!(&dosing(r#""reads""#));
+    let ack = |talk: Talk| talk.hmi_sends(&[]).build();
+    let talk = ack(Talk::open(&mut bench, FAMILIES[0], 50_100));
+    let mut flows = bench.flows.take().unwrap();
+    let (place, free, held) = only_flow(&bench, &flows);
+    // The lower ten bits of their marks are the same: a frame of it takes the hint away.
+    let other = ack(Talk::open(&mut bench, FAMILIES[0], 50_100 + 1024));
+    let mut shortest = |last: &[u8]| {
+        let mut waited = || {
+            flows.set(place, free, 0).unwrap();
+            bench.expect("a flow that is free", last, Pass);
+            flows.set(place, held, 0).unwrap();
+            let began = Instant::now();
+            bench.expect("one that is not", &talk, Drop(Reason::FlowBusy));
+            began.elapsed()
+        };
+        (0..7).map(|_| waited()).min().unwrap()
+    };
+    let (by_hint, by_hash) = (shortest(&talk), shortest(&other));
+    assert!(by_hint < by_hash * 3 / 2, "{by_hint:?}, {by_hash:?}");
+    flows.set(place, free, 0).unwrap();
     bench.flows = Some(flows);
     bench.finish();
 }
