@@ -198,17 +198,22 @@ fn take_segment<P: Platform>(
         let skip = due.wrapping_sub(packet.sequence);
         let at = packet.payload_at.wrapping_add(skip);
         let bytes = packet.payload_bytes.wrapping_sub(skip);
-        let next_adu = walk(
-            p,
-            stream,
-            Span {
-                adu_start,
-                due,
-                at,
-                bytes,
-            },
-        )?;
-        keep_writes(p)?;
+        let span = Span {
+            adu_start,
+            due,
+            at,
+            bytes,
+        };
+        let walked = walk(p, stream, span).and_then(|next| keep_writes(p).map(|()| next));
+        let next_adu = match walked {
+            Ok(next) => next,
+            Err(reason) => {
+                if held.on_deny != Verdict::Pass.number() {
+                    p.take_requests_back(due);
+                }
+                return Err(reason);
+            }
+        };
         let held_back = p.seen().held_back;
         if let Some(entry) = p.flow(FlowTable::Flows, place) {
             entry.request.next = data_end.wrapping_sub(held_back);
@@ -393,7 +398,8 @@ fn is_held_back<P: Platform>(p: &mut P, reason: u8, end: u32, start: u32) -> boo
         return false;
     }
     let split = p.split(end, start);
-    p.workspace().held_back = split;
+    let there = end.wrapping_sub(start);
+    p.workspace().held_back = if split < there { split } else { there };
     split != 0
 }
 

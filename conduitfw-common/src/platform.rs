@@ -296,8 +296,16 @@ pub trait Platform: Headers {
     fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32;
     /// Stage: [`crate::modbus::accept`].
     fn accept_adu(&mut self, sequence: u32, bytes: u32) -> u32;
-    /// Stage: [`crate::modbus::outstanding::find_place`]; row plus 1, or 0.
-    fn find_request_place(&mut self, sequence: u32, limit: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::find_place`].
+    fn find_request_place(&mut self, limit: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::ends`].
+    fn request_ends(&mut self, row: u32, data_end: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::before`].
+    fn request_before(&mut self, row: u32, start: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::doubts`].
+    fn request_doubts(&mut self, row: u32, answered: u32, start: u32) -> u32;
+    /// Stage: [`crate::modbus::outstanding::take_back`].
+    fn take_requests_back(&mut self, sequence: u32);
     /// Stage: [`crate::modbus::outstanding::neutralise`].
     fn neutralise_adu(&mut self, sequence: u32, bytes: u32, reason: u32) -> bool;
     /// Stage: [`crate::replies::inspect`].

@@ -132,7 +132,7 @@ reasons! {
     35 PolicyChanged "policy-changed" "the policy in force no longer allows this flow"
     36 FlowEnded "flow-ended" "the flow was ended after an earlier denial"
     37 IcmpErrorWithoutFlow "icmp-error-without-flow" "an ICMP error about a flow that is not known"
-    38 HistoryFull "history-full" "more unacknowledged bytes than can be remembered; the sender repeats the segment"
+    38 HistoryFull "history-full" "more unacknowledged bytes or requests than can be remembered; the sender repeats the segment"
     39 FlowAdopted "flow-adopted" "a connection that was open before the gateway is picked up"
     // inspect and decide
     40 ModbusProtocolId "modbus-protocol-id" "the protocol id of the MBAP header is not 0"

@@ -589,8 +589,28 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn find_request_place(&mut self, sequence: u32, limit: u32) -> u32 {
-        stages::find_request_place(sequence, limit)
+    fn find_request_place(&mut self, limit: u32) -> u32 {
+        stages::find_request_place(limit)
+    }
+
+    #[inline(always)]
+    fn request_ends(&mut self, row: u32, data_end: u32) -> u32 {
+        stages::request_ends(row, data_end)
+    }
+
+    #[inline(always)]
+    fn request_before(&mut self, row: u32, start: u32) -> u32 {
+        stages::request_before(row, start)
+    }
+
+    #[inline(always)]
+    fn request_doubts(&mut self, row: u32, answered: u32, start: u32) -> u32 {
+        stages::request_doubts(row, answered, start)
+    }
+
+    #[inline(always)]
+    fn take_requests_back(&mut self, sequence: u32) {
+        stages::take_requests_back(sequence);
     }
 
     #[inline(always)]

@@ -318,7 +318,7 @@ pub(crate) extern "C" fn keep_written(write: u32) -> u32 {
 pub(crate) extern "C" fn split(data_end: u32, adu_start: u32) -> u32 {
     match Kernel::new(Frame::ABSENT) {
         Some((mut kernel, _)) => outstanding::split(&mut kernel, data_end, adu_start),
-        None => 0,
+        None => u32::MAX,
     }
 }
 
@@ -382,11 +382,47 @@ pub(crate) extern "C" fn accept_adu(sequence: u32, bytes: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn find_request_place(sequence: u32, limit: u32) -> u32 {
+pub(crate) extern "C" fn find_request_place(limit: u32) -> u32 {
     match Kernel::new(Frame::ABSENT) {
-        Some((mut kernel, _)) => outstanding::find_place(&mut kernel, sequence, limit),
+        Some((mut kernel, _)) => outstanding::find_place(&mut kernel, limit),
         None => 0,
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn request_ends(row: u32, data_end: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => outstanding::ends(&mut kernel, row, data_end),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn request_before(row: u32, start: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => outstanding::before(&mut kernel, row, start),
+        None => u32::MAX,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn request_doubts(row: u32, answered: u32, start: u32) -> u32 {
+    match Kernel::new(Frame::ABSENT) {
+        Some((mut kernel, _)) => outstanding::doubts(&mut kernel, row, answered, start),
+        None => 1,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn take_requests_back(sequence: u32) -> u32 {
+    if let Some((mut kernel, _)) = Kernel::new(Frame::ABSENT) {
+        outstanding::take_back(&mut kernel, sequence);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]

@@ -256,3 +256,104 @@ fn a_checksum_that_is_left_to_the_device_is_of_what_goes_on() -> Result<()> {
     }
     stage.finish()
 }
+
+/// What the gateway saw go by and the responder did not take: the oldest trick of a sender who wants the two to
+/// disagree.
+#[test]
+fn a_reply_to_another_request_of_its_transaction_does_not_count() -> Result<()> {
+    let mut stage = stage!(&policy("reset"));
+    let mut talk = stage.talk()?;
+    // X has the row that A's transaction begins its search at, and so A has the next one.
+    talk.asks(&mut stage, "X", &ask(17), Pass)?;
+    talk.asks(&mut stage, "A", &ask(1), Pass)?;
+    talk.answers(&mut stage, "X's reply", &reply(17), Pass)?;
+    // B takes the row that is free again. The responder gets it later than A.
+    talk.asks(&mut stage, "B", &ask(1), Pass)?;
+    talk.answers(&mut stage, "A's reply", &reply(1), Pass)?;
+    let frame = |part: &[u8]| talk.hmi_sends(part).flags(PSH | ACK);
+    let parts = (&ask(2)[..6], &[][..]);
+    becomes(&mut stage, "half, while B waits", frame, parts, HeldBack)?;
+    talk.answers(&mut stage, "B's reply", &reply(1), Pass)?;
+    talk.asks(&mut stage, "half", &ask(2)[..6], Pass)?;
+    stage.finish()
+}
+
+#[test]
+fn a_segment_that_was_dropped_waits_for_nothing() -> Result<()> {
+    let mut stage = stage!(&policy("drop"));
+    let mut talk = stage.talk()?;
+    let denied = adu(3, 1, write_single(6, 10, 1));
+    let sent = [&ask(1)[..], &ask(2), &denied].concat();
+    for _ in 0..20 {
+        let want = Want::Drop(Reason::FunctionNotAllowed);
+        talk.asks(&mut stage, "two and a denied one", &sent, want)?;
+    }
+    talk.asks(&mut stage, "of the second's transaction", &ask(2), Pass)?;
+    talk.asks(&mut stage, "in the second's place", &ask(7), Pass)?;
+    talk.answers(&mut stage, "the first reply", &reply(2), Pass)?;
+    let frame = |part: &[u8]| talk.hmi_sends(part).flags(PSH | ACK);
+    let parts = (&ask(8)[..6], &[][..]);
+    becomes(&mut stage, "half", frame, parts, HeldBack)?;
+    talk.answers(
+        &mut stage,
+        "never asked",
+        &reply(1),
+        Want::Drop(Reason::UnsolicitedReply),
+    )?;
+    talk.answers(&mut stage, "the second reply", &reply(7), Pass)?;
+    talk.asks(&mut stage, "half, then", &ask(8)[..6], Pass)?;
+    stage.finish()
+}
+
+/// Requests that wait too long give way to others. They may be answered still.
+#[test]
+fn what_gave_way_is_not_taken_for_answered() -> Result<()> {
+    for (transaction, want) in [(17, HeldBack), (18, Pass)] {
+        let mut stage = stage!(&policy("reset"));
+        let mut talk = stage.talk()?;
+        talk.asks(&mut stage, "A", &ask(17), Pass)?;
+        stage.wait(10);
+        for other in 0..15 {
+            talk.asks(&mut stage, "others", &ask(other + 32), Pass)?;
+        }
+        talk.answers(&mut stage, "acknowledged", &[], Pass)?;
+        stage.wait(2_000);
+        talk.asks(&mut stage, "one more", &ask(transaction), Pass)?;
+        talk.answers(&mut stage, "a reply", &reply(transaction), Pass)?;
+        let frame = |part: &[u8]| talk.hmi_sends(part).flags(PSH | ACK);
+        let goes_on = if want == Pass { &ask(5)[..6] } else { &[] };
+        becomes(&mut stage, "half", frame, (&ask(5)[..6], goes_on), want)?;
+        stage.finish()?;
+    }
+    Ok(())
+}
+
+/// What the responder has not acknowledged may be sent again, and is held against what went by.
+#[test]
+fn what_is_not_acknowledged_does_not_give_way() -> Result<()> {
+    let mut stage = stage!(&policy("reset"));
+    let mut talk = stage.talk()?;
+    let before = talk;
+    for number in 0..16 {
+        talk.asks(&mut stage, "asked", &ask(number), Pass)?;
+    }
+    stage.wait(60_000);
+    let full = Want::Drop(Reason::HistoryFull);
+    talk.asks(&mut stage, "one more", &ask(16), full)?;
+    for number in 0..16_u16 {
+        let mut again = before;
+        again.asked(12 * usize::from(number));
+        again.asks(&mut stage, "again", &ask(number), Pass)?;
+        let mut again = before;
+        again.asked(12 * usize::from(number));
+        if number != 0 {
+            let frame = |part: &[u8]| again.hmi_sends(part).flags(PSH | ACK);
+            let parts = (&ask(number)[..6], &[][..]);
+            becomes(&mut stage, "half of it", frame, parts, HeldBack)?;
+        }
+    }
+    let mut acknowledged = talk;
+    acknowledged.answers(&mut stage, "the acknowledgement", &[], Pass)?;
+    talk.asks(&mut stage, "one more, then", &ask(16), Pass)?;
+    stage.finish()
+}

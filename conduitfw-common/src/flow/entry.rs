@@ -388,6 +388,9 @@ pub struct Stream {
     pub waiting: u32,
     /// 1 once a request was neutralised: repeated segments must be changed as the first ones were.
     pub edited: u32,
+    /// Transactions of requests that gave way before a reply came, which may come still: a bit for each
+    /// transaction id, by its lower six bits.
+    pub forgotten: u64,
     /// What was looked up for the last plain request.
     pub known: KnownCell,
     /// The first bytes of a reply that came in pieces.

@@ -307,6 +307,7 @@ pub fn open_stream<P: Platform>(p: &mut P, place: u32, sequence: u32, reply_sequ
             stream.reply_start = reply_sequence;
             stream.waiting = 0;
             stream.edited = 0;
+            stream.forgotten = 0;
             stream.known.key = 0;
             for row in &mut stream.outstanding {
                 row.state = request_state::FREE;

@@ -24,10 +24,13 @@ pub(super) fn add<P: Platform>(p: &mut P, sequence: u32, bytes: u32) -> Result<(
     let place = if is_free {
         row_number(first).wrapping_add(1)
     } else {
-        p.find_request_place(sequence, limit)
+        p.find_request_place(limit)
     };
     if place == 0 {
         return Err(Reason::TooManyOutstanding);
+    }
+    if place > OUTSTANDING {
+        return Err(Reason::HistoryFull);
     }
     let expected = reply::expected(&p.seen().operation);
     fill(p, place, sequence, bytes, 0, expected);
@@ -39,8 +42,8 @@ pub(super) fn add<P: Platform>(p: &mut P, sequence: u32, bytes: u32) -> Result<(
 /// like anything. Returns whether there was room.
 #[inline(always)]
 pub fn neutralise<P: Platform>(p: &mut P, sequence: u32, bytes: u32, reason: u32) -> bool {
-    let place = p.find_request_place(sequence, OUTSTANDING);
-    if place == 0 {
+    let place = p.find_request_place(OUTSTANDING);
+    if place == 0 || place > OUTSTANDING {
         return false;
     }
     let [_, _, _, number] = reason.to_be_bytes();
@@ -124,19 +127,26 @@ fn fill<P: Platform>(
     if let Some(stream) = p.stream(index)
         && let Some(old) = stream.outstanding.get_mut(reply::index(row))
     {
-        if old.state != request_state::WAITING {
+        if old.state == request_state::WAITING {
+            stream.forgotten |= bit_of(old.transaction_id());
+        } else {
             stream.waiting = stream.waiting.wrapping_add(1);
         }
         *old = new;
     }
 }
 
-/// A row for the request at `sequence`, which the workspace describes, when fewer than `limit` wait
-/// for a reply that may still come: its number plus 1, or 0.
+/// More than the number of any row: there is none until the responder acknowledges a request that it did not
+/// answer in time.
+const NONE_YET: u32 = u32::MAX;
+
+/// A row for the request that the workspace describes, when fewer than `limit` wait for a reply that
+/// may still come: its number plus 1, 0, or [`NONE_YET`].
 ///
-/// A request whose reply is overdue gives way, the oldest first.
+/// A request whose reply is overdue gives way, the oldest first: not before the responder has acknowledged it,
+/// for until then it may be sent again and be held against what went by.
 #[inline(always)]
-pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
+pub fn find_place<P: Platform>(p: &mut P, limit: u32) -> u32 {
     let now = low(p.now_ticks());
     let overdue = match p.generation(p.seen().slot) {
         Some(generation) => generation.reply_ticks,
@@ -162,19 +172,13 @@ pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
         };
         let here = row_at.wrapping_add(1);
         if row.state == request_state::WAITING {
-            // The same request again: its segment was dropped the last time.
-            if row.sequence == sequence {
-                return here;
-            }
             let age = now.wrapping_sub(row.asked_ticks);
             if age <= overdue {
                 fresh = fresh.wrapping_add(1);
                 continue;
             }
-            // What the responder may still be sent again must be changed again.
             let request_end = row.sequence.wrapping_add(u32::from(row.bytes));
-            let is_settled = row.reason == 0 || ahead(asked_to, request_end) >= 0;
-            if is_settled && age >= oldest_age {
+            if ahead(asked_to, request_end) >= 0 && age >= oldest_age {
                 oldest = here;
                 oldest_age = age;
             }
@@ -189,8 +193,10 @@ pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
         0
     } else if free != 0 {
         free
-    } else {
+    } else if oldest != 0 {
         oldest
+    } else {
+        NONE_YET
     }
 }
 
@@ -198,50 +204,169 @@ pub fn find_place<P: Platform>(p: &mut P, sequence: u32, limit: u32) -> u32 {
 const FARTHEST: u32 = u32::MAX / 2;
 
 /// Of a segment that ends at `data_end`, how many bytes at its end are the first part of a request that comes
-/// behind another one which waits for its reply. `adu_start` is where the ADU begins that is due or not yet
-/// whole: behind the end in a segment that is repeated.
+/// behind another one which the responder may not have read yet; more than the segment has when all of it
+/// is. `adu_start` is where the ADU begins that is due or not yet whole: behind the end in a segment that is
+/// repeated.
 ///
 /// Servers throw away what they have read with a request, or with one that they refuse: libmodbus what has
 /// come by then, others the rest of what they got at once. With the first part of a request gone they would
-/// read the next one in the middle. No time makes that safe, for it may be busy with other connections; that it
-/// has answered a later request does.
+/// read the next one in the middle. No time makes that safe, for it may be busy with other connections; that
+/// the request just before is answered does, when the reply can have been to no other one.
 #[inline(always)]
 #[must_use]
 pub fn split<P: Platform>(p: &mut P, data_end: u32, adu_start: u32) -> u32 {
+    let mut start = adu_start;
+    if ahead(data_end, adu_start) <= 0 {
+        let mut ends = 0;
+        for number in 0..OUTSTANDING {
+            ends |= p.request_ends(number, data_end);
+        }
+        if ends == 0 {
+            return u32::MAX;
+        }
+        start = data_end.wrapping_sub(ends >> 1);
+    }
+    if is_read_up_to(p, start) {
+        0
+    } else {
+        data_end.wrapping_sub(start)
+    }
+}
+
+/// Where `data_end` is in the request of a row, which went by: 1 at its end, twice the bytes before it in its
+/// middle, else 0. No two of the stream overlap.
+#[inline(always)]
+pub fn ends<P: Platform>(p: &mut P, number: u32, data_end: u32) -> u32 {
     let index = p.seen().stream;
+    let number = p.within(number, OUTSTANDING - 1);
     let Some(stream) = p.stream(index) else {
         return 0;
     };
-    let mut start = adu_start;
-    if ahead(data_end, adu_start) <= 0 {
-        start = data_end;
-        for row in &stream.outstanding {
-            let into = data_end.wrapping_sub(row.sequence);
-            if row.state == request_state::WAITING && into != 0 && into < u32::from(row.bytes) {
-                start = row.sequence;
-            }
-        }
+    let Some(row) = stream.outstanding.get(reply::index(number)) else {
+        return 0;
+    };
+    let into = data_end.wrapping_sub(row.sequence);
+    if into == 0 || into > u32::from(row.bytes) {
+        0
+    } else if into == u32::from(row.bytes) {
+        1
+    } else {
+        into << 1
     }
-    // How far before `start` the nearest request is that was answered, and the nearest that waits.
-    let (mut answered, mut waits) = (u32::MAX, u32::MAX);
-    for row in &stream.outstanding {
-        let before = start.wrapping_sub(row.sequence);
-        if before.wrapping_sub(1) >= FARTHEST || row.bytes == 0 {
+}
+
+/// Whether the responder has read every request before `start`, where one begins.
+#[inline(always)]
+fn is_read_up_to<P: Platform>(p: &mut P, start: u32) -> bool {
+    let index = p.seen().stream;
+    let Some(forgotten) = p.stream(index).map(|stream| stream.forgotten) else {
+        return false;
+    };
+    let mut rows = 0;
+    for number in 0..OUTSTANDING {
+        rows |= p.request_before(number, start);
+    }
+    let (waiting, just_before) = (rows & 0xffff, rows >> 16);
+    if waiting == 0 && forgotten == 0 {
+        return true;
+    }
+    if just_before == 0 || just_before & waiting != 0 {
+        return false;
+    }
+    let mut doubts = 0;
+    for number in 0..OUTSTANDING {
+        doubts |= p.request_doubts(number, just_before, start);
+    }
+    doubts == 0
+}
+
+/// The bit of a row, if its request waits and comes before `start`; and that times 2^16 if it comes just
+/// before, waiting or not.
+#[inline(always)]
+pub fn before<P: Platform>(p: &mut P, number: u32, start: u32) -> u32 {
+    let index = p.seen().stream;
+    let number = p.within(number, OUTSTANDING - 1);
+    let Some(stream) = p.stream(index) else {
+        return 0;
+    };
+    let Some(row) = stream.outstanding.get(reply::index(number)) else {
+        return 0;
+    };
+    let distance = start.wrapping_sub(row.sequence);
+    if distance.wrapping_sub(1) >= FARTHEST {
+        return 0;
+    }
+    let mut bits = 0;
+    if row.state == request_state::WAITING {
+        bits = 1 << number;
+    }
+    if distance == u32::from(row.bytes) {
+        bits |= 0x1_0000 << number;
+    }
+    bits
+}
+
+/// Whether the request of the row `number` leaves a doubt that those of the rows in `answered`, which come just
+/// before `start`, were: 1, or 0.
+#[inline(always)]
+pub fn doubts<P: Platform>(p: &mut P, number: u32, answered: u32, start: u32) -> u32 {
+    let index = p.seen().stream;
+    let number = p.within(number, OUTSTANDING - 1);
+    let Some(stream) = p.stream(index) else {
+        return 1;
+    };
+    let forgotten = stream.forgotten;
+    let Some(row) = stream.outstanding.get(reply::index(number)) else {
+        return 1;
+    };
+    let (waits, transaction) = (row.state == request_state::WAITING, row.transaction_id());
+    let is_before = start.wrapping_sub(row.sequence).wrapping_sub(1) < FARTHEST;
+    let asked = row.asked_ticks;
+    if answered >> number & 1 != 0 {
+        return u32::from(forgotten & bit_of(transaction) != 0);
+    }
+    if !waits {
+        return 0;
+    }
+    for other in 0..OUTSTANDING {
+        let other = p.within(other, OUTSTANDING - 1);
+        let Some(stream) = p.stream(index) else {
+            return 1;
+        };
+        let Some(row) = stream.outstanding.get(reply::index(other)) else {
+            return 1;
+        };
+        if answered >> other & 1 == 0 {
             continue;
         }
-        let nearest = if row.state == request_state::WAITING {
-            &mut waits
-        } else {
-            &mut answered
-        };
-        if before < *nearest {
-            *nearest = before;
+        // The reply may have been to another one, which it was not held against. And one that is older than
+        // what came before it is of 4 GiB ago.
+        if row.transaction_id() == transaction || (is_before && ahead(asked, row.asked_ticks) > 0) {
+            return 1;
         }
     }
-    if waits < answered {
-        data_end.wrapping_sub(start)
-    } else {
-        0
+    0
+}
+
+/// The bit of a transaction in [`crate::flow::entry::Stream::forgotten`].
+#[inline(always)]
+fn bit_of(transaction_id: u16) -> u64 {
+    1 << (transaction_id & 63)
+}
+
+/// Frees the rows of requests from `sequence` on: their segment is dropped.
+#[inline(always)]
+pub fn take_back<P: Platform>(p: &mut P, sequence: u32) {
+    let index = p.seen().stream;
+    let Some(stream) = p.stream(index) else {
+        return;
+    };
+    for row in &mut stream.outstanding {
+        if row.state == request_state::WAITING && ahead(row.sequence, sequence) >= 0 {
+            row.state = request_state::FREE;
+            row.bytes = 0;
+            stream.waiting = stream.waiting.wrapping_sub(1);
+        }
     }
 }
 

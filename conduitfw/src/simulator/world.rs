@@ -449,8 +449,24 @@ impl Platform for Simulator {
         request::accept_adu(self, sequence, bytes)
     }
 
-    fn find_request_place(&mut self, sequence: u32, limit: u32) -> u32 {
-        outstanding::find_place(self, sequence, limit)
+    fn find_request_place(&mut self, limit: u32) -> u32 {
+        outstanding::find_place(self, limit)
+    }
+
+    fn request_ends(&mut self, row: u32, data_end: u32) -> u32 {
+        outstanding::ends(self, row, data_end)
+    }
+
+    fn request_before(&mut self, row: u32, start: u32) -> u32 {
+        outstanding::before(self, row, start)
+    }
+
+    fn request_doubts(&mut self, row: u32, answered: u32, start: u32) -> u32 {
+        outstanding::doubts(self, row, answered, start)
+    }
+
+    fn take_requests_back(&mut self, sequence: u32) {
+        outstanding::take_back(self, sequence);
     }
 
     fn neutralise_adu(&mut self, sequence: u32, bytes: u32, reason: u32) -> bool {

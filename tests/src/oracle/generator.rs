@@ -6,6 +6,7 @@ use super::requests::{Pair, allowed_request, denied_like};
 use super::schedule::{Acknowledges, Fate, Schedule, Sent, Spoil, Step};
 use super::site::{OnDeny, Site};
 use crate::chance::Chance;
+use crate::frames::modbus::{adu, read};
 use crate::frames::{ACK, FIN, RST, SYN, URG};
 
 /// The schedule of a seed.
@@ -71,6 +72,7 @@ impl Attacker<'_> {
                 self.steps.push(Step::Answer);
             }
             29 if self.chance.once_in(4) => self.give_up(),
+            29 if self.chance.once_in(3) => self.mislead(),
             29 => self.game(),
             30 => {
                 // Two seconds are 500 ticks.
@@ -248,6 +250,52 @@ impl Attacker<'_> {
         for _ in 0..again {
             self.go_back();
         }
+    }
+
+    /// Has requests of few transactions go by, some of which the receiver does not get at first, so that a reply
+    /// may be to another one than it seems; and then a first part behind one that may not be answered.
+    fn mislead(&mut self) {
+        let mut place = self.next;
+        let mut late = Vec::new();
+        let count = 2 + self.chance.below(3);
+        for _ in 0..count {
+            let transaction = 1 + 16 * self.chance.short(2);
+            let address = self.chance.short(2);
+            let bytes = adu(transaction, 1, read(3, address, 6));
+            let end = place + bytes.len();
+            let request = |spoil| {
+                Step::Send(Sent {
+                    at: i32::try_from(place).unwrap_or(0),
+                    bytes: bytes.clone(),
+                    spoil,
+                    ..Sent::default()
+                })
+            };
+            if self.chance.once_in(2) {
+                self.steps.push(request(Spoil::Checksum));
+                late.push(request(Spoil::Nothing));
+            } else {
+                self.steps.push(request(Spoil::Nothing));
+            }
+            if self.chance.once_in(3) {
+                self.steps.push(Step::Answer);
+            }
+            place = end;
+        }
+        self.steps.extend(late);
+        let answers = self.chance.below(3);
+        self.steps.extend(vec![Step::Answer; answers]);
+        // What is a read behind its own first half is a write behind that of another one.
+        let first = adu(0x0103, 1, read(3, 0, 6));
+        let second = adu(0x0106, 1, read(3, 0, 6));
+        let (head, behind) = first.split_at(6);
+        let at = |place| i32::try_from(place).unwrap_or(0);
+        self.steps.push(Step::send(at(place), head));
+        self.steps.push(Step::Answer);
+        let behind = [behind, &second[..]].concat();
+        self.steps.push(Step::send(at(place + 6), behind));
+        self.steps.push(Step::Answer);
+        self.next = place + first.len() + second.len();
     }
 
     /// A known trick, whole.

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 
 use super::gate::{Gate, Passage};
-use super::reader::{Reader, Request, answer};
-use super::receiver::{Model, Receiver};
+use super::reader::{Reader, Request, answer, refusal, refuses};
+use super::receiver::{Model, Receiver, ThrowsAway};
 use super::schedule::{Acknowledges, Fate, Schedule, Sent, Spoil, Step};
 use super::site::{FIELD_VLAN, Site};
 use super::wire::Segment;
@@ -64,7 +64,7 @@ struct Play<'a> {
     /// The application that answers.
     application: Reader,
     /// [`Model::throws_away`] of its receiver.
-    throws_away: bool,
+    throws_away: ThrowsAway,
     /// Where each application is in the stream.
     places: [usize; Reader::ALL.len()],
     /// Requests that the answering application has taken and not answered.
@@ -241,20 +241,32 @@ impl Play<'_> {
     }
 
     fn answer(&mut self) -> Result<()> {
-        if self.throws_away {
-            self.read(true);
-            if !self.unanswered.is_empty() {
-                let end = self.receiver.stream.len();
-                for (reader, place) in Reader::ALL.into_iter().zip(&mut self.places) {
-                    if reader == self.application {
-                        *place = end;
-                    }
+        let throws_away = match self.throws_away {
+            ThrowsAway::Nothing => false,
+            ThrowsAway::Part => {
+                self.read(true, usize::MAX);
+                !self.unanswered.is_empty()
+            }
+            ThrowsAway::AllWhenItRefuses => {
+                self.read(true, 1);
+                self.unanswered.first().is_some_and(refuses)
+            }
+        };
+        if throws_away {
+            let end = self.receiver.stream.len();
+            for (reader, place) in Reader::ALL.into_iter().zip(&mut self.places) {
+                if reader == self.application {
+                    *place = end;
                 }
             }
         }
         let acknowledged = self.receiver.acknowledgement(0).unwrap_or(self.first);
         for request in std::mem::take(&mut self.unanswered) {
-            let bytes = answer(&request);
+            let bytes = if self.throws_away == ThrowsAway::AllWhenItRefuses && refuses(&request) {
+                refusal(&request)
+            } else {
+                answer(&request)
+            };
             let length = u32::try_from(bytes.len())?;
             let frame = self.down().flags(PSH | ACK).ack(acknowledged);
             self.pass(&frame.payload(bytes))?;
@@ -310,21 +322,26 @@ impl Play<'_> {
             self.unanswered.clear();
             self.receiver.sent(1);
         }
-        self.read(false);
+        self.read(false, usize::MAX);
     }
 
-    /// The applications read what is there; `answers` when the one that answers does.
-    fn read(&mut self, answers: bool) {
+    /// The applications read what is there; `answers` when the one that answers does, which takes no more
+    /// requests than `most`.
+    fn read(&mut self, answers: bool, most: usize) {
         for (reader, place) in Reader::ALL.into_iter().zip(&mut self.places) {
-            if self.throws_away && answers != (reader == self.application) {
+            let is_asked = answers == (reader == self.application);
+            if self.throws_away != ThrowsAway::Nothing && !is_asked {
                 continue;
             }
+            let mut taken = 0;
             while let Some((request, length)) = self
                 .receiver
                 .stream
                 .get(*place..)
                 .and_then(|rest| reader.take(rest))
+                .filter(|_| taken < most)
             {
+                taken += 1;
                 *place += length;
                 self.tally.requests += 1;
                 let is_protected = self.site.readers.contains(&reader);

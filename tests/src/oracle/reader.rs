@@ -87,6 +87,19 @@ pub fn answer(request: &Request) -> Vec<u8> {
     crate::frames::modbus::adu(request.transaction_id, request.unit, pdu)
 }
 
+/// Whether a server that lacks every other address refuses the request.
+#[must_use]
+pub fn refuses(request: &Request) -> bool {
+    short(&request.pdu, 1).is_some_and(|address| address & 1 != 0)
+}
+
+/// Its refusal: "illegal data address".
+#[must_use]
+pub fn refusal(request: &Request) -> Vec<u8> {
+    let function = request.pdu.first().copied().unwrap_or(0) | 0x80;
+    crate::frames::modbus::adu(request.transaction_id, request.unit, [function, 2])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

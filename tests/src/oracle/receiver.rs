@@ -47,9 +47,19 @@ pub struct Model {
     pub hops: u8,
     /// Resets.
     pub on_reset: OnReset,
-    /// Whether its application reads all that has come when it answers, and throws away what of it is not
-    /// whole behind a request.
-    pub throws_away: bool,
+    /// What its application throws away.
+    pub throws_away: ThrowsAway,
+}
+
+/// What an application throws away of what has come, when it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThrowsAway {
+    /// Nothing.
+    Nothing,
+    /// It reads all, and throws away what is not whole behind a request.
+    Part,
+    /// It reads one request, and with one that it refuses throws away all that has come behind it.
+    AllWhenItRefuses,
 }
 
 const PLAIN: Model = Model {
@@ -62,15 +72,20 @@ const PLAIN: Model = Model {
     checks: true,
     hops: 0,
     on_reset: OnReset::Exact,
-    throws_away: false,
+    throws_away: ThrowsAway::Nothing,
 };
 
 /// The receivers that every schedule is played to.
-pub const MODELS: [Model; 9] = [
+pub const MODELS: [Model; 10] = [
     PLAIN,
     Model {
         name: "throws away what is not whole",
-        throws_away: true,
+        throws_away: ThrowsAway::Part,
+        ..PLAIN
+    },
+    Model {
+        name: "throws away all when it refuses",
+        throws_away: ThrowsAway::AllWhenItRefuses,
         ..PLAIN
     },
     Model {
