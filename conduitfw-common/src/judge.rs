@@ -93,25 +93,23 @@ fn short_way<P: Platform>(p: &mut P, packet: &Packet, generation: u32) -> Result
     let mark = recent::mark_of(packet);
     let mut place = recent::place(p, mark);
     let mut held = None;
-    // Nobody waits for the flow of another, nor lets that one wait.
     if place != 0
         && let Some(flow) = p.flow_pointer(place)
         && let Some(entry) = p.flow_glimpsed(flow)
-        && entry.ends_of(packet).is_some()
     {
         if entry.refused() != 0
             && let Some(judgement) = refused::judge(p, packet, flow, &came)
         {
             return Err(judgement);
         }
-        let Some(entry) = p.hold_flow(flow, place) else {
-            return Err(Judgement::deny(Reason::FlowBusy, 0));
-        };
-        match entry.ends_of(packet) {
-            Some(direction) if entry.is_usual(packet.transport) => {
-                held = Some((flow, direction));
+        // It may be another's, for which nobody waits.
+        if let Some(entry) = p.hold_flow_at_once(flow) {
+            match entry.ends_of(packet) {
+                Some(direction) if entry.is_usual(packet.transport) => {
+                    held = Some((flow, direction));
+                }
+                _ => P::let_go(entry),
             }
-            _ => P::let_go(entry),
         }
     }
     if held.is_none() {

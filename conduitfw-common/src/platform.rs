@@ -199,6 +199,8 @@ pub trait Platform: Headers {
     fn flow_pointer(&mut self, place: u32) -> Option<Self::FlowPointer>;
     /// The entry, which the caller does not hold: any field may be another one in the next moment.
     fn flow_glimpsed(&self, pointer: Self::FlowPointer) -> Option<&FlowEntry>;
+    /// The entry, held by the caller; nothing when another processor has it.
+    fn hold_flow_at_once(&mut self, pointer: Self::FlowPointer) -> Option<&mut FlowEntry>;
     /// Waits a bounded time for the entry at `place`; nothing when another processor kept it.
     fn hold_flow(&mut self, pointer: Self::FlowPointer, place: u32) -> Option<&mut FlowEntry>;
     /// The entry.
@@ -209,7 +211,7 @@ pub trait Platform: Headers {
     fn stream_pointer(&mut self, index: u32) -> Option<Self::StreamPointer>;
     /// The row.
     fn stream_at(&mut self, pointer: Self::StreamPointer) -> Option<&mut Stream>;
-    /// Gives back what [`Self::hold_flow`] gave.
+    /// Gives back what [`Self::hold_flow`] or [`Self::hold_flow_at_once`] gave.
     fn let_go(entry: &mut FlowEntry);
     /// Waits a bounded time for an entry; `false` when another processor kept it.
     fn lock_flow(&mut self, table: FlowTable, place: u32) -> bool;

@@ -309,6 +309,15 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn hold_flow_at_once(&mut self, pointer: *mut FlowEntry) -> Option<&mut FlowEntry> {
+        if atomic::try_lock(maps::lock_of(pointer)) {
+            Some(maps::held_flow(pointer))
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
     fn hold_flow(&mut self, pointer: *mut FlowEntry, place: u32) -> Option<&mut FlowEntry> {
         let is_held = atomic::try_lock(maps::lock_of(pointer))
             || stages::wait_for_flow(FlowTable::Flows as u32, place) != 0;

@@ -189,6 +189,10 @@ impl Platform for Simulator {
     }
 
     fn hold_flow(&mut self, pointer: u32, _place: u32) -> Option<&mut FlowEntry> {
+        self.hold_flow_at_once(pointer)
+    }
+
+    fn hold_flow_at_once(&mut self, pointer: u32) -> Option<&mut FlowEntry> {
         let entry = self.flow(FlowTable::Flows, pointer)?;
         if entry.lock != 0 {
             return None;
