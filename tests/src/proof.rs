@@ -90,16 +90,18 @@ fn attacks(
     time: Duration,
     gate: impl Fn(&Site) -> Result<Box<dyn Gate>>,
 ) -> Result<()> {
-    let began = Instant::now();
     let mut gates = Vec::new();
     for site in SITES {
         gates.push((site, gate(site)?));
     }
+    // Loading eight programs may take longer than all the time that there is.
+    let began = Instant::now();
     let (mut all, mut seed) = (Figures::default(), seed);
     'time: loop {
         for (site, gate) in &mut gates {
             let (figures, found) = attack(site, gate.as_mut(), seed, |so_far| {
-                so_far.schedules >= BATCH || began.elapsed() >= time
+                let is_over = began.elapsed() >= time && so_far.schedules != 0;
+                so_far.schedules >= BATCH || is_over
             })?;
             all.schedules += figures.schedules;
             all.plays += figures.plays;
