@@ -208,9 +208,7 @@ fn take_segment<P: Platform>(
         let next_adu = match walked {
             Ok(next) => next,
             Err(reason) => {
-                if held.on_deny != Verdict::Pass.number() {
-                    p.take_requests_back(due);
-                }
+                p.take_requests_back(due);
                 return Err(reason);
             }
         };

@@ -4,7 +4,7 @@ use crate::event::EventOperation;
 use crate::flow::connection::ahead;
 use crate::flow::entry::{OUTSTANDING, Outstanding, request_state};
 use crate::platform::{FlowTable, Platform};
-use crate::verdict::Reason;
+use crate::verdict::{Reason, Verdict};
 
 use super::reply::{self, Expected};
 
@@ -270,12 +270,20 @@ fn is_read_up_to<P: Platform>(p: &mut P, start: u32) -> bool {
     if waiting == 0 && forgotten == 0 {
         return true;
     }
-    if just_before == 0 || just_before & waiting != 0 {
+    // Of two, one is of 4 GiB ago.
+    let is_one = just_before != 0 && just_before & just_before.wrapping_sub(1) == 0;
+    if !is_one || just_before & waiting != 0 {
         return false;
+    }
+    let mut answered = 0;
+    for number in 1..OUTSTANDING {
+        if just_before >> number & 1 != 0 {
+            answered = number;
+        }
     }
     let mut doubts = 0;
     for number in 0..OUTSTANDING {
-        doubts |= p.request_doubts(number, just_before, start);
+        doubts |= p.request_doubts(number, answered, start);
     }
     doubts == 0
 }
@@ -306,46 +314,31 @@ pub fn before<P: Platform>(p: &mut P, number: u32, start: u32) -> u32 {
     bits
 }
 
-/// Whether the request of the row `number` leaves a doubt that those of the rows in `answered`, which come just
-/// before `start`, were: 1, or 0.
+/// Whether the request of the row `number` leaves a doubt that the one of the row `answered`, which comes just
+/// before `start`, was: 1, or 0.
 #[inline(always)]
 pub fn doubts<P: Platform>(p: &mut P, number: u32, answered: u32, start: u32) -> u32 {
     let index = p.seen().stream;
     let number = p.within(number, OUTSTANDING - 1);
+    let answered = p.within(answered, OUTSTANDING - 1);
     let Some(stream) = p.stream(index) else {
         return 1;
     };
-    let forgotten = stream.forgotten;
+    let Some(answered) = stream.outstanding.get(reply::index(answered)) else {
+        return 1;
+    };
+    let (transaction, asked) = (answered.transaction_id(), answered.asked_ticks);
     let Some(row) = stream.outstanding.get(reply::index(number)) else {
         return 1;
     };
-    let (waits, transaction) = (row.state == request_state::WAITING, row.transaction_id());
+    // The reply may have been to another one, which it was not held against.
+    let gave_way = stream.forgotten & bit_of(transaction) != 0;
+    let waits = row.state == request_state::WAITING;
+    let is_alike = row.transaction_id() == transaction;
+    // One that is older than what came before it is of 4 GiB ago.
     let is_before = start.wrapping_sub(row.sequence).wrapping_sub(1) < FARTHEST;
-    let asked = row.asked_ticks;
-    if answered >> number & 1 != 0 {
-        return u32::from(forgotten & bit_of(transaction) != 0);
-    }
-    if !waits {
-        return 0;
-    }
-    for other in 0..OUTSTANDING {
-        let other = p.within(other, OUTSTANDING - 1);
-        let Some(stream) = p.stream(index) else {
-            return 1;
-        };
-        let Some(row) = stream.outstanding.get(reply::index(other)) else {
-            return 1;
-        };
-        if answered >> other & 1 == 0 {
-            continue;
-        }
-        // The reply may have been to another one, which it was not held against. And one that is older than
-        // what came before it is of 4 GiB ago.
-        if row.transaction_id() == transaction || (is_before && ahead(asked, row.asked_ticks) > 0) {
-            return 1;
-        }
-    }
-    0
+    let is_younger = is_before && ahead(row.asked_ticks, asked) > 0;
+    u32::from(gave_way || waits && (is_alike || is_younger))
 }
 
 /// The bit of a transaction in [`crate::flow::entry::Stream::forgotten`].
@@ -354,10 +347,13 @@ fn bit_of(transaction_id: u16) -> u64 {
     1 << (transaction_id & 63)
 }
 
-/// Frees the rows of requests from `sequence` on: their segment is dropped.
+/// Frees the rows of requests from `sequence` on: their segment is dropped, where it is not only observed.
 #[inline(always)]
 pub fn take_back<P: Platform>(p: &mut P, sequence: u32) {
-    let index = p.seen().stream;
+    let (index, on_deny) = (p.seen().stream, p.seen().on_deny);
+    if on_deny == Verdict::Pass.number() {
+        return;
+    }
     let Some(stream) = p.stream(index) else {
         return;
     };
