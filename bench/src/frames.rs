@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::builder::Builder;
 use crate::cases::{Case, median};
@@ -53,8 +53,8 @@ fn load(object: &Path, floors: &Path, wanted: &[String]) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// After so many cases the floor is measured again.
-const FLOOR_EVERY: usize = 4;
+/// After so many cases the floor is measured again: each is held against the floor of that moment.
+const FLOOR_EVERY: usize = 2;
 
 /// How long the kernel may be busy with what was unloaded.
 const AFTER_A_LOAD: Duration = Duration::from_millis(500);
@@ -153,6 +153,8 @@ pub(crate) fn instructions(report: &Report) -> String {
 struct Sheet {
     /// By case and template.
     places: Vec<Vec<Place>>,
+    /// The floor, as it was measured last.
+    floor: f64,
     empty: Vec<f64>,
 }
 
@@ -160,6 +162,8 @@ struct Sheet {
 #[derive(Clone)]
 struct Place {
     rounds: Vec<f64>,
+    /// The floor, beside each of them.
+    floors: Vec<f64>,
     lowest_with: f64,
     lowest_without: f64,
 }
@@ -167,6 +171,7 @@ struct Place {
 impl Place {
     const NOTHING: Self = Self {
         rounds: Vec::new(),
+        floors: Vec::new(),
         lowest_with: f64::INFINITY,
         lowest_without: f64::INFINITY,
     };
@@ -181,23 +186,28 @@ impl Sheet {
         }
         let floor = cases.iter().position(|case| case.title() == FLOOR);
         for at in 0..cases.len() {
-            self.measure(cases, at)?;
-            // All ratios hang on the floor: it has its turn again and again.
             if let Some(floor) = floor.filter(|_| at % FLOOR_EVERY == 0) {
-                self.measure(cases, floor)?;
+                self.floor = self.measure(cases, floor)?;
+            }
+            if floor != Some(at) {
+                self.measure(cases, at)?;
             }
         }
         self.empty.push(cases[0].empty_loop()?);
         Ok(())
     }
 
-    fn measure(&mut self, cases: &mut [Case], at: usize) -> Result<()> {
-        for (place, figure) in self.places[at].iter_mut().zip(cases[at].measure()?) {
-            place.rounds.push(figure.middle);
+    /// Measures a case; what its first template costs.
+    fn measure(&mut self, cases: &mut [Case], at: usize) -> Result<f64> {
+        let figures = cases[at].measure()?;
+        let first = figures.first().map_or(0.0, |figure| figure.usual);
+        for (place, figure) in self.places[at].iter_mut().zip(figures) {
+            place.rounds.push(figure.usual);
+            place.floors.push(self.floor);
             place.lowest_with = place.lowest_with.min(figure.lowest_with);
             place.lowest_without = place.lowest_without.min(figure.lowest_without);
         }
-        Ok(())
+        Ok(first)
     }
 
     fn rows(mut self, cases: &[Case]) -> Result<Vec<FrameRow>> {
@@ -207,11 +217,19 @@ impl Sheet {
         for (case, places) in cases.iter().zip(&mut self.places) {
             for (name, place) in case.names.iter().zip(places) {
                 let Some(name) = name else { continue };
+                let beside = place.rounds.iter().zip(&place.floors);
+                let mut ratios: Vec<f64> = beside
+                    .map(|(round, floor)| (round + empty) / (floor + empty))
+                    .collect();
                 let middle = median(&mut place.rounds);
                 rows.push(FrameRow {
                     name: name.clone(),
                     ns: middle + empty,
-                    ratio_to_floor: 0.0,
+                    ratio_to_floor: if name == FLOOR {
+                        1.0
+                    } else {
+                        median(&mut ratios)
+                    },
                     min: place.rounds.first().map_or(0.0, |round| round + empty),
                     max: place.rounds.last().map_or(0.0, |round| round + empty),
                     empty: lowest_empty,
@@ -219,11 +237,8 @@ impl Sheet {
                 });
             }
         }
-        let floor = rows.iter().find(|row| row.name == FLOOR);
-        let floor = floor.context("the floor was not measured")?.ns;
-        for row in &mut rows {
-            row.ratio_to_floor = row.ns / floor;
-        }
+        let has_floor = rows.iter().any(|row| row.name == FLOOR);
+        ensure!(has_floor, "the floor was not measured");
         Ok(rows)
     }
 }

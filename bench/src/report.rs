@@ -212,6 +212,12 @@ impl Report {
         Some(row.ns)
     }
 
+    /// A frame's ratio to the floor.
+    pub(crate) fn in_floors(&self, name: &str) -> Option<f64> {
+        let row = self.frames.iter().find(|row| row.name == name)?;
+        Some(row.ratio_to_floor)
+    }
+
     /// A path's row.
     pub(crate) fn path(&self, load: &str, gateway: &str) -> Option<&PathRow> {
         self.paths

@@ -96,7 +96,7 @@ fn at_least_as(
 }
 
 fn frames(report: &Report) -> Vec<TargetRow> {
-    let ratio = |one: &str, other: &str| Some(report.frame(one)? / report.frame(other)?);
+    let ratio = |one: &str, other: &str| Some(report.in_floors(one)? / report.in_floors(other)?);
     let floor = |name: &str, bound| at_most(name, bound, "x floor", ratio(name, FLOOR));
     let against = |name: &str, bound, other: &str| {
         at_most(name, bound, &format!("x `{other}`"), ratio(name, other))
