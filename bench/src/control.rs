@@ -11,6 +11,7 @@ use conduitfw::policy::Ids;
 use conduitfw_tests::lab::{Conduitfw, Lab};
 use conduitfw_tests::load::retransmissions;
 use serde_json::Value;
+use toml::de::DeTable;
 
 use crate::cases::median;
 use crate::peers::{Clients, Load, Server, pin, unpin};
@@ -69,6 +70,14 @@ pub(crate) fn measure(report: &mut Report, objects: &Path, registers: bool) -> R
         }
         figures.add(&format!("compile {} rules", thousands(rules)), "ms", times);
     }
+    let text = policy(10_000);
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let began = Instant::now();
+        drop(DeTable::parse(&text).context("the policy is no TOML")?);
+        times.push(milliseconds(began));
+    }
+    figures.add(control::TOML, "ms", times);
     let object = objects.join("conduitfw-ebpf");
     let mut rig = Rig::load(&object, &policy(10), USUAL_SIZES)?;
     let mut times = Vec::new();
