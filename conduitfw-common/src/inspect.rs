@@ -208,7 +208,7 @@ fn take_segment<P: Platform>(
         let next_adu = match walked {
             Ok(next) => next,
             Err(reason) => {
-                p.take_requests_back(due);
+                p.take_requests_back(adu_start);
                 return Err(reason);
             }
         };

@@ -305,6 +305,23 @@ fn a_segment_that_was_dropped_waits_for_nothing() -> Result<()> {
     stage.finish()
 }
 
+#[test]
+fn nor_does_a_request_whose_end_was_dropped() -> Result<()> {
+    let mut stage = stage!(&policy("drop"));
+    let mut talk = stage.talk()?;
+    let denied = adu(3, 1, write_single(6, 10, 1));
+    talk.asks(&mut stage, "the first part", &ask(1)[..5], Pass)?;
+    let sent = [&ask(1)[5..], &denied].concat();
+    for _ in 0..20 {
+        let want = Want::Drop(Reason::FunctionNotAllowed);
+        talk.asks(&mut stage, "the rest and a denied one", &sent, want)?;
+    }
+    talk.asks(&mut stage, "the rest", &ask(1)[5..], Pass)?;
+    talk.answers(&mut stage, "its reply", &reply(1), Pass)?;
+    talk.asks(&mut stage, "half of the next", &ask(2)[..6], Pass)?;
+    stage.finish()
+}
+
 /// Requests that wait too long give way to others. They may be answered still.
 #[test]
 fn what_gave_way_is_not_taken_for_answered() -> Result<()> {
