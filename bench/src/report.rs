@@ -208,14 +208,16 @@ pub(crate) struct TargetRow {
 impl Report {
     /// The nanoseconds of a frame.
     pub(crate) fn frame(&self, name: &str) -> Option<f64> {
-        let row = self.frames.iter().find(|row| row.name == name)?;
-        Some(row.ns)
+        Some(self.frame_row(name)?.ns)
     }
 
     /// A frame's ratio to the floor.
     pub(crate) fn in_floors(&self, name: &str) -> Option<f64> {
-        let row = self.frames.iter().find(|row| row.name == name)?;
-        Some(row.ratio_to_floor)
+        Some(self.frame_row(name)?.ratio_to_floor)
+    }
+
+    fn frame_row(&self, name: &str) -> Option<&FrameRow> {
+        self.frames.iter().find(|row| row.name == name)
     }
 
     /// A path's row.

@@ -3,7 +3,8 @@
 //! Bytes are taken in order only. What was forwarded and not yet acknowledged by the responder is
 //! kept, and may be repeated only byte for byte; what is acknowledged may be repeated freely, for
 //! its receiver ignores it. An ADU is decided before its last byte is forwarded, so nothing has to
-//! be held back; what is not yet whole waits in the history.
+//! be kept and sent later; what is not yet whole waits in the history. What may not go on yet its sender
+//! repeats.
 
 use crate::edit::refused;
 use crate::flow::connection::{ahead, close};
@@ -218,7 +219,8 @@ fn take_segment<P: Platform>(
         }
         adu_start = next_adu;
     } else if held.on_deny != Verdict::Pass.number() && ahead(data_end, side.acknowledged) > 0 {
-        hold_back(p, packet, data_end, adu_start);
+        // What went by whole may come again in parts, after the whole was lost on the way.
+        hold_back(p, packet.payload_bytes, data_end, adu_start);
     }
     // Behind what is held back nothing ends.
     if packet.tcp_flags & flag::FIN != 0
@@ -261,15 +263,14 @@ fn check_picked_up<P: Platform>(
     Ok(())
 }
 
-/// What went by whole may come again in parts, after the whole was lost on the way.
+/// Holds back the first part of a request that may not go on without the rest
+/// ([`crate::modbus::outstanding::split`]), and no more than `most` bytes. Returns whether there is any.
 #[inline(always)]
-fn hold_back<P: Platform>(p: &mut P, packet: &Packet, data_end: u32, adu_start: u32) {
+fn hold_back<P: Platform>(p: &mut P, most: u32, data_end: u32, adu_start: u32) -> bool {
     let split = p.split(data_end, adu_start);
-    p.workspace().held_back = if split < packet.payload_bytes {
-        split
-    } else {
-        packet.payload_bytes
-    };
+    let held_back = if split < most { split } else { most };
+    p.workspace().held_back = held_back;
+    held_back != 0
 }
 
 /// Bytes of a request of functions 1 to 4.
@@ -387,7 +388,7 @@ fn walk<P: Platform>(p: &mut P, stream: u32, span: Span) -> Result<u32, Reason> 
     }
 }
 
-/// Holds the first part of an ADU back that may not go on without the rest: [`crate::modbus::outstanding::split`].
+/// [`hold_back`] for an ADU that is denied for this reason, or for none.
 #[inline(always)]
 fn is_held_back<P: Platform>(p: &mut P, reason: u8, end: u32, start: u32) -> bool {
     let on_deny = p.seen().on_deny;
@@ -395,10 +396,7 @@ fn is_held_back<P: Platform>(p: &mut P, reason: u8, end: u32, start: u32) -> boo
     {
         return false;
     }
-    let split = p.split(end, start);
-    let there = end.wrapping_sub(start);
-    p.workspace().held_back = if split < there { split } else { there };
-    split != 0
+    hold_back(p, end.wrapping_sub(start), end, start)
 }
 
 /// Judges one ADU, with what it writes.

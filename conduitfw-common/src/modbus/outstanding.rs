@@ -233,16 +233,19 @@ pub fn split<P: Platform>(p: &mut P, data_end: u32, adu_start: u32) -> u32 {
     }
 }
 
+/// A row of the stream at hand.
+#[inline(always)]
+fn row<P: Platform>(p: &mut P, number: u32) -> Option<&Outstanding> {
+    let index = p.seen().stream;
+    let number = p.within(number, OUTSTANDING - 1);
+    p.stream(index)?.outstanding.get(reply::index(number))
+}
+
 /// Where `data_end` is in the request of a row, which went by: 1 at its end, twice the bytes before it in its
 /// middle, else 0. No two of the stream overlap.
 #[inline(always)]
 pub fn ends<P: Platform>(p: &mut P, number: u32, data_end: u32) -> u32 {
-    let index = p.seen().stream;
-    let number = p.within(number, OUTSTANDING - 1);
-    let Some(stream) = p.stream(index) else {
-        return 0;
-    };
-    let Some(row) = stream.outstanding.get(reply::index(number)) else {
+    let Some(row) = row(p, number) else {
         return 0;
     };
     let into = data_end.wrapping_sub(row.sequence);
@@ -292,12 +295,8 @@ fn is_read_up_to<P: Platform>(p: &mut P, start: u32) -> bool {
 /// before, waiting or not.
 #[inline(always)]
 pub fn before<P: Platform>(p: &mut P, number: u32, start: u32) -> u32 {
-    let index = p.seen().stream;
     let number = p.within(number, OUTSTANDING - 1);
-    let Some(stream) = p.stream(index) else {
-        return 0;
-    };
-    let Some(row) = stream.outstanding.get(reply::index(number)) else {
+    let Some(row) = row(p, number) else {
         return 0;
     };
     let distance = start.wrapping_sub(row.sequence);
@@ -319,20 +318,18 @@ pub fn before<P: Platform>(p: &mut P, number: u32, start: u32) -> u32 {
 #[inline(always)]
 pub fn doubts<P: Platform>(p: &mut P, number: u32, answered: u32, start: u32) -> u32 {
     let index = p.seen().stream;
-    let number = p.within(number, OUTSTANDING - 1);
-    let answered = p.within(answered, OUTSTANDING - 1);
-    let Some(stream) = p.stream(index) else {
+    let Some(forgotten) = p.stream(index).map(|stream| stream.forgotten) else {
         return 1;
     };
-    let Some(answered) = stream.outstanding.get(reply::index(answered)) else {
+    let Some(answered) = row(p, answered) else {
         return 1;
     };
     let (transaction, asked) = (answered.transaction_id(), answered.asked_ticks);
-    let Some(row) = stream.outstanding.get(reply::index(number)) else {
+    let Some(row) = row(p, number) else {
         return 1;
     };
     // The reply may have been to another one, which it was not held against.
-    let gave_way = stream.forgotten & bit_of(transaction) != 0;
+    let gave_way = forgotten & bit_of(transaction) != 0;
     let waits = row.state == request_state::WAITING;
     let is_alike = row.transaction_id() == transaction;
     // One that is older than what came before it is of 4 GiB ago.
