@@ -4,13 +4,14 @@ use super::super::diagnostic::Diagnostics;
 use super::super::model::Bridge;
 use super::super::value;
 use super::section::{Section, entry_text};
+use super::tree::Value;
 use super::{BridgeDocument, check_name, keys, unknown_word};
 
 pub(super) fn bridges(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<BridgeDocument> {
     let tables = top.table_list("bridges", diagnostics).into_iter();
     let mut bridges = Vec::new();
     for (index, (span, table)) in tables.enumerate() {
-        let name = table.get("name").and_then(|name| name.get_ref().as_str());
+        let name = table.get("name").and_then(Value::as_str);
         let what = match name {
             Some(name) => format!("bridge `{name}`"),
             None => format!("bridge number {}", index + 1),

@@ -1,12 +1,11 @@
 //! `[[conduits]]`, read.
 
-use toml::de::DeValue;
-
 use super::super::diagnostic::Diagnostics;
 use super::super::model::{NewFlows, OnDeny, PortRange};
 use super::super::source::Spanned;
 use super::super::value::{self, Fault};
-use super::section::{Section, Value, entry_text, integer, report, wrong_entry};
+use super::section::{Section, entry_text, report, wrong_entry};
+use super::tree::Value;
 use super::{
     ConduitDocument, check_name, keys, modbus, mode, owned, required_words, unknown_word, words,
 };
@@ -18,7 +17,7 @@ pub(super) fn conduits(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<
         .into_iter()
         .enumerate()
     {
-        let name = table.get("name").and_then(|name| name.get_ref().as_str());
+        let name = table.get("name").and_then(Value::as_str);
         let what = match name {
             Some(name) => format!("conduit `{name}`"),
             None => format!("conduit number {}", index + 1),
@@ -92,11 +91,11 @@ fn parties(
 ) -> Vec<Spanned<String>> {
     // A single name without brackets is understood, to check it as well, and reported.
     if let Some(value) = section.value(key)
-        && let DeValue::String(name) = value.get_ref()
+        && let Some(name) = value.as_str()
     {
         let help = format!("expected a list: {key} = [\"{name}\"]");
         let fault = Fault::new("wrong-type", format!("`{key}` is a string"), help);
-        return report(fault, value.span().into(), diagnostics).unwrap_or_default();
+        return report(fault, value.span(), diagnostics).unwrap_or_default();
     }
     section.entries(key, diagnostics, |value| {
         entry_text("a zone or asset", value).map(Into::into)
@@ -122,7 +121,7 @@ pub(super) fn number_or_range(
     value: &Value<'_>,
     largest: u16,
 ) -> Result<(u16, u16), Fault> {
-    match (integer(value.get_ref()), value.get_ref().as_str()) {
+    match (value.integer(), value.as_str()) {
         (Some(number), _) => value::integer(what, number, 0, largest).map(|n| (n, n)),
         (_, Some(text)) => value::range(what, text, largest),
         _ => Err(wrong_entry(

@@ -5,12 +5,10 @@ mod conduit;
 pub mod keys;
 mod modbus;
 mod section;
+mod tree;
 
 use std::net::IpAddr;
 use std::time::Duration;
-
-use ipnet::IpNet;
-use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostics, is_unprintable};
 use super::model::{
@@ -21,8 +19,10 @@ use super::suggestion;
 use super::value::{self, Fault};
 use bridge::bridges;
 use conduit::conduits;
+use ipnet::IpNet;
 pub(super) use modbus::ModbusDocument;
-use section::{Section, entry_text, integer};
+use section::{Section, entry_text};
+use tree::Slip;
 
 /// The name that stands for the machine itself.
 pub(super) const GATEWAY: &str = "gateway";
@@ -106,19 +106,13 @@ pub(super) struct ConduitDocument {
 
 /// Reads the text. Nothing, when it is not even TOML.
 pub(super) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Option<PolicyDocument> {
-    let (table, errors) = DeTable::parse_recoverable(source.text());
+    let (table, slips) = tree::read(source.text());
     let mut is_toml = true;
     let mut repeated = Span::default();
-    for error in errors {
-        let span = error.span().map_or_else(Span::default, Span::from);
-        if error.message() != "duplicate key" {
+    for Slip { message, span } in slips {
+        if message != "duplicate key" {
             is_toml = false;
-            diagnostics.error(
-                "not-toml",
-                span,
-                error.message(),
-                "the policy is not TOML here",
-            );
+            diagnostics.error("not-toml", span, message, "the policy is not TOML here");
         } else if !(repeated.start..repeated.end).contains(&span.start) {
             let key = source.slice(span);
             let help = "zones, assets and keys are given once: choose another name, or remove one";
@@ -138,7 +132,7 @@ pub(super) fn read(source: &Source, diagnostics: &mut Diagnostics) -> Option<Pol
     let top = Section::new(
         "the policy",
         Span::default(),
-        table.get_ref(),
+        &table,
         &keys::POLICY,
         diagnostics,
     );
@@ -247,11 +241,9 @@ fn zones(top: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<ZoneDocument> 
         let section = Section::new(what, name.span, table, &keys::ZONE, diagnostics);
         section.missing("interfaces", "add interfaces = [\"eth0\"]", diagnostics);
         section.missing("networks", "add networks = [\"10.20.0.0/24\"]", diagnostics);
-        let mut vlans = section.entries("vlans", diagnostics, |value| {
-            match integer(value.get_ref()) {
-                Some(number) => value::vlan_id(number, &number.to_string()).map(Vlans::Single),
-                None => value::vlans(entry_text("a VLAN", value)?),
-            }
+        let mut vlans = section.entries("vlans", diagnostics, |value| match value.integer() {
+            Some(number) => value::vlan_id(number, &number.to_string()).map(Vlans::Single),
+            None => value::vlans(entry_text("a VLAN", value)?),
         });
         if vlans.is_empty() {
             vlans.push(Spanned {

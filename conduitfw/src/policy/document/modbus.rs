@@ -9,14 +9,14 @@ mod written;
 
 use conduitfw_common::modbus::MAXIMUM_LENGTH;
 use conduitfw_common::modbus::function::Body;
-use toml::de::DeValue;
 
 use super::super::diagnostic::Diagnostics;
 use super::super::model::{ByteSet, OperandRange, Operands, PortRange, Rate, TableRanges, Written};
 use super::super::source::{Span, Spanned};
 use super::super::value::{self, Fault};
 use super::conduit::{number_or_range, port_entry, ports as ports_of};
-use super::section::{Section, Value, report, wrong_type};
+use super::section::{Section, report, wrong_type};
+use super::tree::Value;
 use functions::Functions;
 
 /// The port of Modbus/TCP.
@@ -128,7 +128,7 @@ fn ports(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Po
     if let Some(value) = section.value("port") {
         match port_entry(value) {
             Ok(port) => ports.push(Spanned::new(port, value.span())),
-            Err(fault) => report(fault, value.span().into(), diagnostics).unwrap_or(()),
+            Err(fault) => report(fault, value.span(), diagnostics).unwrap_or(()),
         }
     } else if !section.has("ports") {
         let value = PortRange {
@@ -144,18 +144,15 @@ fn ports(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Po
 }
 
 fn is_all(section: &Section<'_>, key: &str) -> bool {
-    section
-        .value(key)
-        .and_then(|value| value.get_ref().as_str())
-        == Some(ALL)
+    section.value(key).and_then(Value::as_str) == Some(ALL)
 }
 
 /// Reports a string that should have been a list or "all".
 fn refuse_word<T>(section: &Section<'_>, key: &str, diagnostics: &mut Diagnostics) -> Option<T> {
     let value = section.value(key)?;
-    match value.get_ref() {
-        DeValue::Array(_) => None,
-        _ => wrong_type(key, value, "a list, or \"all\"", diagnostics),
+    match value.as_array() {
+        Some(_) => None,
+        None => wrong_type(key, value, "a list, or \"all\"", diagnostics),
     }
 }
 
@@ -178,7 +175,7 @@ fn units(section: &Section<'_>, diagnostics: &mut Diagnostics) -> ByteSet {
 fn is_list(section: &Section<'_>, key: &str) -> bool {
     section
         .value(key)
-        .is_some_and(|value| value.get_ref().is_array())
+        .is_some_and(|value| value.as_array().is_some())
 }
 
 fn byte_range(what: &str, value: &Value<'_>) -> Result<(u8, u8), Fault> {

@@ -2,16 +2,12 @@
 
 use std::borrow::Cow;
 
-use toml::de::{DeArray, DeTable, DeValue};
-
 use super::super::diagnostic::Diagnostics;
 use super::super::source::{Span, Spanned};
 use super::super::suggestion;
 use super::super::value::Fault;
 use super::keys::{self, Table};
-
-/// A value of the text and its place.
-pub(super) type Value<'t> = toml::Spanned<DeValue<'t>>;
+use super::tree::{self, Kind, Value};
 
 /// A table, its keys checked.
 pub(super) struct Section<'t> {
@@ -19,7 +15,7 @@ pub(super) struct Section<'t> {
     pub(super) what: Cow<'t, str>,
     /// Where it is named.
     pub(super) span: Span,
-    table: &'t DeTable<'t>,
+    table: &'t tree::Table<'t>,
     keys: &'static Table,
     /// A bit for each key that is given, and by chance of others: most keys of most tables are not.
     given: u64,
@@ -39,11 +35,11 @@ impl<'t> Section<'t> {
     pub(super) fn new(
         what: impl Into<Cow<'t, str>>,
         span: Span,
-        table: &'t DeTable<'t>,
+        table: &'t tree::Table<'t>,
         keys: &'static Table,
         diagnostics: &mut Diagnostics,
     ) -> Self {
-        let given = table.keys().map(|key| bit_of(key.get_ref()));
+        let given = table.keys().map(bit_of);
         let section = Self {
             what: what.into(),
             span,
@@ -51,8 +47,7 @@ impl<'t> Section<'t> {
             keys,
             given: given.fold(0, |given, bit| given | bit),
         };
-        for (key, _) in table {
-            let (name, span) = (key.get_ref().as_ref(), Span::from(key.span()));
+        for (Spanned { value: name, span }, _) in table.iter() {
             if keys.later.contains(&name) {
                 diagnostics.error(
                     "not-yet-supported",
@@ -100,8 +95,7 @@ impl<'t> Section<'t> {
 
     /// Where `key` is given, else where the table is named.
     pub(super) fn place(&self, key: &str) -> Span {
-        self.value(key)
-            .map_or(self.span, |value| value.span().into())
+        self.value(key).map_or(self.span, Value::span)
     }
 
     /// Reports that `key` is missing.
@@ -118,9 +112,9 @@ impl<'t> Section<'t> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Spanned<&'t str>> {
         let value = self.value(key)?;
-        match value.get_ref() {
-            DeValue::String(text) => Some(Spanned::new(text.as_ref(), value.span())),
-            _ => wrong_type(key, value, "a string", diagnostics),
+        match value.as_str() {
+            Some(text) => Some(Spanned::new(text, value.span())),
+            None => wrong_type(key, value, "a string", diagnostics),
         }
     }
 
@@ -145,8 +139,8 @@ impl<'t> Section<'t> {
         let Some(value) = self.value(key) else {
             return false;
         };
-        match value.get_ref() {
-            DeValue::Boolean(flag) => *flag,
+        match &value.kind {
+            Kind::Boolean(flag) => *flag,
             _ => wrong_type(key, value, "true or false", diagnostics).unwrap_or(false),
         }
     }
@@ -159,7 +153,7 @@ impl<'t> Section<'t> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Spanned<u32>> {
         let value = self.value(key)?;
-        let Some(number) = integer(value.get_ref()) else {
+        let Some(number) = value.integer() else {
             return wrong_type(key, value, "a whole number", diagnostics);
         };
         let fitting = u32::try_from(number)
@@ -171,15 +165,15 @@ impl<'t> Section<'t> {
                 format!("`{key}` of {number} is out of range"),
                 format!("expected {smallest} to {largest}"),
             );
-            return report(fault, value.span().into(), diagnostics);
+            return report(fault, value.span(), diagnostics);
         }
         fitting.map(|number| Spanned::new(number, value.span()))
     }
 
     /// A list that is not empty.
-    pub(super) fn list(&self, key: &str, diagnostics: &mut Diagnostics) -> Option<&'t DeArray<'t>> {
+    pub(super) fn list(&self, key: &str, diagnostics: &mut Diagnostics) -> Option<&'t [Value<'t>]> {
         let value = self.value(key)?;
-        let DeValue::Array(array) = value.get_ref() else {
+        let Some(array) = value.as_array() else {
             return wrong_type(key, value, "a list", diagnostics);
         };
         if array.is_empty() {
@@ -188,7 +182,7 @@ impl<'t> Section<'t> {
                 format!("{} has an empty list `{key}`", self.what),
                 "name at least one, or remove the key",
             );
-            return report(fault, value.span().into(), diagnostics);
+            return report(fault, value.span(), diagnostics);
         }
         Some(array)
     }
@@ -201,14 +195,10 @@ impl<'t> Section<'t> {
         read: impl Fn(&Value<'t>) -> Result<T, Fault>,
     ) -> Vec<Spanned<T>> {
         let mut entries = Vec::new();
-        for value in self
-            .list(key, diagnostics)
-            .into_iter()
-            .flat_map(|list| list.iter())
-        {
+        for value in self.list(key, diagnostics).into_iter().flatten() {
             match read(value) {
                 Ok(entry) => entries.push(Spanned::new(entry, value.span())),
-                Err(fault) => report(fault, value.span().into(), diagnostics).unwrap_or(()),
+                Err(fault) => report(fault, value.span(), diagnostics).unwrap_or(()),
             }
         }
         entries
@@ -219,30 +209,23 @@ impl<'t> Section<'t> {
         &self,
         key: &str,
         diagnostics: &mut Diagnostics,
-    ) -> Vec<(Spanned<&'t str>, &'t DeTable<'t>)> {
+    ) -> Vec<(Spanned<&'t str>, &'t tree::Table<'t>)> {
         let Some(value) = self.value(key) else {
             return Vec::new();
         };
-        let DeValue::Table(table) = value.get_ref() else {
+        let Kind::Table(table) = &value.kind else {
             wrong_type::<()>(key, value, &format!("tables [{key}.NAME]"), diagnostics);
             return Vec::new();
         };
         let mut tables = Vec::new();
-        for (name, value) in table {
-            let span = Span::from(name.span());
-            if let DeValue::Table(table) = value.get_ref() {
-                tables.push((
-                    Spanned {
-                        value: name.get_ref().as_ref(),
-                        span,
-                    },
-                    table,
-                ));
+        for (name, value) in table.iter() {
+            if let Kind::Table(table) = &value.kind {
+                tables.push((name, table.as_ref()));
                 continue;
             }
-            let message = format!("`{key}.{}` is {}", name.get_ref(), kind(value.get_ref()));
+            let message = format!("`{key}.{}` is {}", name.value, value.kind_in_words());
             let help = format!("expected a table [{key}.NAME]");
-            diagnostics.error("wrong-type", span, message, help);
+            diagnostics.error("wrong-type", name.span, message, help);
         }
         tables.sort_by_key(|(name, _)| name.span);
         tables
@@ -253,11 +236,11 @@ impl<'t> Section<'t> {
         &self,
         key: &str,
         diagnostics: &mut Diagnostics,
-    ) -> Vec<(Span, &'t DeTable<'t>)> {
+    ) -> Vec<(Span, &'t tree::Table<'t>)> {
         let Some(value) = self.value(key) else {
             return Vec::new();
         };
-        let DeValue::Array(array) = value.get_ref() else {
+        let Some(array) = value.as_array() else {
             wrong_type::<()>(
                 key,
                 value,
@@ -268,8 +251,8 @@ impl<'t> Section<'t> {
         };
         let mut tables = Vec::new();
         for value in array {
-            match value.get_ref() {
-                DeValue::Table(table) => tables.push((value.span().into(), table)),
+            match &value.kind {
+                Kind::Table(table) => tables.push((value.span(), table.as_ref())),
                 _ => wrong_type(key, value, "a table", diagnostics).unwrap_or(()),
             }
         }
@@ -281,10 +264,10 @@ impl<'t> Section<'t> {
         &self,
         key: &str,
         diagnostics: &mut Diagnostics,
-    ) -> Option<(Span, &'t DeTable<'t>)> {
+    ) -> Option<(Span, &'t tree::Table<'t>)> {
         let value = self.value(key)?;
-        match value.get_ref() {
-            DeValue::Table(table) => Some((value.span().into(), table)),
+        match &value.kind {
+            Kind::Table(table) => Some((value.span(), table.as_ref())),
             _ => wrong_type(key, value, "a table", diagnostics),
         }
     }
@@ -299,10 +282,10 @@ pub(super) fn wrong_type<T>(
 ) -> Option<T> {
     let fault = Fault::new(
         "wrong-type",
-        format!("`{key}` is {}", kind(value.get_ref())),
+        format!("`{key}` is {}", value.kind_in_words()),
         format!("expected {expected}"),
     );
-    report(fault, value.span().into(), diagnostics)
+    report(fault, value.span(), diagnostics)
 }
 
 /// Reports, and gives nothing.
@@ -314,7 +297,6 @@ pub(super) fn report<T>(fault: Fault, span: Span, diagnostics: &mut Diagnostics)
 /// The string that a list entry is.
 pub(super) fn entry_text<'v>(what: &str, value: &'v Value<'_>) -> Result<&'v str, Fault> {
     value
-        .get_ref()
         .as_str()
         .ok_or_else(|| wrong_entry(what, value, "a string"))
 }
@@ -323,25 +305,7 @@ pub(super) fn entry_text<'v>(what: &str, value: &'v Value<'_>) -> Result<&'v str
 pub(super) fn wrong_entry(what: &str, value: &Value<'_>, expected: &str) -> Fault {
     Fault::new(
         "wrong-type",
-        format!("the entry for {what} is {}", kind(value.get_ref())),
+        format!("the entry for {what} is {}", value.kind_in_words()),
         format!("expected {expected}"),
     )
-}
-
-/// A TOML integer; one that is larger than any of ours counts as the largest.
-pub(super) fn integer(value: &DeValue<'_>) -> Option<i128> {
-    let integer = value.as_integer()?;
-    Some(i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX))
-}
-
-fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
 }

@@ -6,7 +6,8 @@ use super::super::super::diagnostic::Diagnostics;
 use super::super::super::model::ByteSet;
 use super::super::super::suggestion;
 use super::super::super::value::Fault;
-use super::super::section::{Section, Value};
+use super::super::section::Section;
+use super::super::tree::Value;
 use super::{ALL, byte_range, is_all, is_list, refuse_word, starts_with_digit};
 
 /// Groups of function codes: what only looks, and what changes something.
@@ -123,7 +124,7 @@ enum Entry {
 }
 
 fn entry(value: &Value<'_>) -> Result<Entry, Fault> {
-    let text = match value.get_ref().as_str() {
+    let text = match value.as_str() {
         Some(text) if !starts_with_digit(text) => text,
         _ => {
             let (first, last) = byte_range("function code", value)?;

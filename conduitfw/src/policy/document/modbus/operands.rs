@@ -6,7 +6,8 @@ use super::super::super::diagnostic::Diagnostics;
 use super::super::super::model::Operands;
 use super::super::super::suggestion;
 use super::super::super::value::{self, Fault};
-use super::super::section::{Section, Value, integer, wrong_entry};
+use super::super::section::{Section, wrong_entry};
+use super::super::tree::Value;
 use super::functions::Functions;
 use super::{is_all, is_list, refuse_word, starts_with_digit};
 
@@ -83,12 +84,11 @@ impl Operand {
             largest,
             ..
         } = *self;
-        if let Some(number) = integer(value.get_ref()) {
+        if let Some(number) = value.integer() {
             return value::integer(what, number, 0, largest).map(|number| (number, number));
         }
         let expected = "a name, a number or \"first-last\"";
         let text = value
-            .get_ref()
             .as_str()
             .ok_or_else(|| wrong_entry(&value::a(what), value, expected))?;
         if starts_with_digit(text) {

@@ -2,14 +2,14 @@
 //! `records`: what of each table a rule allows.
 
 use conduitfw_common::modbus::function::FunctionCode;
-use toml::de::DeValue;
 
 use super::super::super::diagnostic::Diagnostics;
 use super::super::super::model::{ByteSet, ModbusTable, NumberType, OperandRange, TableRanges};
 use super::super::super::source::Spanned;
 use super::super::super::value::{self, Fault};
 use super::super::conduit::number_or_range;
-use super::super::section::{Section, Value, integer, report, wrong_entry};
+use super::super::section::{Section, report, wrong_entry};
+use super::super::tree::{Kind, Value};
 use super::functions::{Functions, in_words};
 use super::modicon;
 
@@ -146,9 +146,9 @@ fn registers(
         (true, _) => ModbusTable::HoldingRegisters,
         (false, true) => ModbusTable::InputRegisters,
         (false, false) => {
-            let list = section.value(REGISTERS).map(toml::Spanned::get_ref);
-            let list = list.and_then(DeValue::as_array).into_iter().flatten();
-            let mut addresses = list.filter(|value| !value.get_ref().is_str());
+            let list = section.value(REGISTERS).and_then(Value::as_array);
+            let list = list.into_iter().flatten();
+            let mut addresses = list.filter(|value| value.as_str().is_none());
             let Some(first) = addresses.next() else {
                 return section.entries(REGISTERS, diagnostics, |value| {
                     entry(value, None, REGISTERS)
@@ -163,11 +163,11 @@ fn registers(
                 ),
                 "give `input_registers` and `holding_registers`, or Modicon numbers as in \"40011\"",
             );
-            return report(fault, first.span().into(), diagnostics).unwrap_or_default();
+            return report(fault, first.span(), diagnostics).unwrap_or_default();
         }
     };
     section.entries(REGISTERS, diagnostics, |value| {
-        if value.get_ref().is_str() {
+        if value.as_str().is_some() {
             return entry(value, None, REGISTERS);
         }
         entry(value, Some(table), REGISTERS)
@@ -176,7 +176,7 @@ fn registers(
 
 /// An entry of the table `table`; of either table of registers when there is none.
 fn entry(value: &Value<'_>, table: Option<ModbusTable>, key: &str) -> Result<Entry, Fault> {
-    let Some(text) = value.get_ref().as_str() else {
+    let Some(text) = value.as_str() else {
         let range = addresses(value, table.map_or("register", ModbusTable::item))?;
         return Ok(Entry {
             table: table.unwrap_or(ModbusTable::HoldingRegisters),
@@ -222,10 +222,12 @@ fn addresses(value: &Value<'_>, what: &str) -> Result<OperandRange, Fault> {
                     number as in \"40011\"";
     let item = value::a(what);
     let address = |value: &Value<'_>| {
-        let number = integer(value.get_ref()).ok_or_else(|| wrong_entry(&item, value, expected))?;
+        let number = value
+            .integer()
+            .ok_or_else(|| wrong_entry(&item, value, expected))?;
         value::integer(&format!("{what} address"), number, 0, u16::MAX)
     };
-    let DeValue::Table(table) = value.get_ref() else {
+    let Kind::Table(table) = &value.kind else {
         let first = address(value)?;
         return Ok(OperandRange { first, last: first });
     };
@@ -272,7 +274,7 @@ fn file(value: &Value<'_>) -> Result<Entry, Fault> {
 
 fn records(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Option<OperandRange> {
     let value = section.value(RECORDS)?;
-    let span = value.span().into();
+    let span = value.span();
     if !section.has(FILES) {
         diagnostics.error(
             "missing-key",

@@ -1,11 +1,10 @@
 //! `values`: single ones and ranges, in the type that they are read as.
 
-use toml::de::DeValue;
-
 use super::super::super::diagnostic::Diagnostics;
 use super::super::super::model::{Number, NumberRange, NumberType};
 use super::super::super::value::{Fault, a};
-use super::super::section::{Section, Value, integer, report, wrong_entry, wrong_type};
+use super::super::section::{Section, report, wrong_entry, wrong_type};
+use super::super::tree::{Kind, Value};
 
 pub(super) const VALUES: &str = "values";
 
@@ -42,9 +41,15 @@ impl Bounds {
         } else {
             "a whole number, \"first-last\" or { min = 0, max = 100 }"
         };
-        match value.get_ref() {
-            DeValue::Float(number) if self.is_real() => self.read(number.as_str()),
-            other => match integer(other) {
+        match &value.kind {
+            Kind::Float(number) if self.is_real() => self.read(number),
+            _ => match value.integer() {
+                // What is beyond all whole numbers is no longer known.
+                Some(i128::MAX) if self.is_real() => Err(Fault::new(
+                    "out-of-range",
+                    format!("a whole number of this size is not {}", a(self.what)),
+                    "write it with an exponent, as in 3.0e38",
+                )),
                 Some(number) => self.read(&number.to_string()),
                 None => Err(wrong_entry(&a(self.what), value, expected)),
             },
@@ -95,12 +100,12 @@ pub(super) fn read(
     diagnostics: &mut Diagnostics,
 ) -> Option<Values> {
     let value = section.value(VALUES)?;
-    let entries = match value.get_ref() {
-        DeValue::Table(_) => match value_entry(value, bounds) {
+    let entries = match &value.kind {
+        Kind::Table(_) => match value_entry(value, bounds) {
             Ok(entry) => vec![entry],
-            Err(fault) => report(fault, value.span().into(), diagnostics).unwrap_or_default(),
+            Err(fault) => report(fault, value.span(), diagnostics).unwrap_or_default(),
         },
-        DeValue::Array(_) => section
+        Kind::Array(_) => section
             .entries(VALUES, diagnostics, |value| value_entry(value, bounds))
             .into_iter()
             .map(|entry| entry.value)
@@ -145,12 +150,10 @@ fn merged(sorted: Vec<NumberRange>) -> Vec<NumberRange> {
 
 /// A range, and whether both of its ends were given.
 fn value_entry(value: &Value<'_>, bounds: &Bounds) -> Result<(NumberRange, bool), Fault> {
-    let (first, last, has_ends) = match value.get_ref() {
-        DeValue::Table(table) => {
-            let known = table
-                .keys()
-                .all(|key| matches!(key.get_ref().as_ref(), "min" | "max"));
-            if !known || table.is_empty() {
+    let (first, last, has_ends) = match &value.kind {
+        Kind::Table(table) => {
+            let known = table.keys().all(|key| matches!(key, "min" | "max"));
+            if !known || table.len() == 0 {
                 return Err(Fault::new(
                     "bad-range",
                     "this is not a range of values",
@@ -166,7 +169,7 @@ fn value_entry(value: &Value<'_>, bounds: &Bounds) -> Result<(NumberRange, bool)
                 has_ends,
             )
         }
-        DeValue::String(text) => {
+        Kind::String(text) => {
             let (first, last) = split(text).unwrap_or((text, text));
             (bounds.read(first)?, bounds.read(last)?, true)
         }

@@ -7,7 +7,8 @@ use super::super::super::model::{ByteSet, Number, NumberRange, NumberType, WordO
 use super::super::super::source::Span;
 use super::super::super::value::{Fault, a};
 use super::super::conduit::number_or_range;
-use super::super::section::{Section, integer, report, wrong_type};
+use super::super::section::{Section, report, wrong_type};
+use super::super::tree::Kind;
 use super::super::unknown_word;
 use super::functions::{Functions, in_words};
 use super::values::{self, Bounds, VALUES, Values};
@@ -274,7 +275,7 @@ fn max_step(
     diagnostics: &mut Diagnostics,
 ) -> Option<Number> {
     let value = section.value(MAX_STEP)?;
-    let span: Span = value.span().into();
+    let span: Span = value.span();
     if bounds.is_real() && !values.is_some_and(|values| values.has_ends) {
         diagnostics.error(
             "missing-key",
@@ -289,7 +290,7 @@ fn max_step(
         Number::Integer(0)
     };
     let is_number =
-        integer(value.get_ref()).is_some() || (bounds.is_real() && value.get_ref().is_float());
+        value.integer().is_some() || (bounds.is_real() && matches!(value.kind, Kind::Float(_)));
     if !is_number {
         let expected = if bounds.is_real() {
             "a number"
