@@ -51,11 +51,12 @@ fn conduit(section: &Section<'_>, diagnostics: &mut Diagnostics) -> ConduitDocum
     }
     let services = ["tcp", "udp", "icmp_echo", "modbus"];
     let opens_something = services.iter().any(|key| section.has(key));
-    let mut modbus = Vec::new();
     let what = format!("a Modbus rule of {}", section.what);
-    for (span, table) in section.table_list("modbus", diagnostics) {
+    let rules = section.table_list("modbus", diagnostics);
+    let mut modbus = Vec::with_capacity(rules.len());
+    for ((span, table), number) in rules.into_iter().zip(1..) {
         let section = Section::new(what.as_str(), span, table, &keys::MODBUS, diagnostics);
-        modbus.push(modbus::read(&section, diagnostics));
+        modbus.push(modbus::read(&section, number, diagnostics));
     }
     ConduitDocument {
         name: name.as_ref().map_or(

@@ -30,7 +30,8 @@ const ALL: &str = "all";
 #[derive(Debug)]
 pub(in super::super) struct ModbusDocument {
     pub(in super::super) header: Span,
-    pub(in super::super) name: Option<Spanned<String>>,
+    /// `modbus-N` when it has none: its header's place is that of the name.
+    pub(in super::super) name: Spanned<String>,
     pub(in super::super) ports: Vec<Spanned<PortRange>>,
     pub(in super::super) units: ByteSet,
     pub(in super::super) functions: ByteSet,
@@ -44,7 +45,12 @@ pub(in super::super) struct ModbusDocument {
     pub(in super::super) max_outstanding: Option<Spanned<u8>>,
 }
 
-pub(super) fn read(section: &Section<'_>, diagnostics: &mut Diagnostics) -> ModbusDocument {
+/// Rule `number` of its conduit, counted from 1.
+pub(super) fn read(
+    section: &Section<'_>,
+    number: usize,
+    diagnostics: &mut Diagnostics,
+) -> ModbusDocument {
     section.missing("units", "add units = [1], or units = \"all\"", diagnostics);
     section.missing("functions", "add functions = [\"reads\"]", diagnostics);
     let name = section.text("name", diagnostics);
@@ -60,7 +66,10 @@ pub(super) fn read(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Modb
     functions.remark(section, diagnostics);
     ModbusDocument {
         header: section.span,
-        name: name.as_ref().map(super::owned),
+        name: name.as_ref().map_or_else(
+            || Spanned::new(format!("modbus-{number}"), section.span),
+            super::owned,
+        ),
         ports: ports(section, diagnostics),
         units: units(section, diagnostics),
         functions: functions.set,

@@ -202,14 +202,8 @@ fn modbus_rules(
     documents: Vec<ModbusDocument>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<ModbusRule> {
-    let rules: Vec<(ModbusRule, Span)> = documents
-        .into_iter()
-        .zip(1..)
-        .map(|(document, number)| modbus_rule(document, number))
-        .collect();
-    let mut seen: HashMap<&str, Span> = HashMap::with_capacity(rules.len());
-    for (rule, span) in &rules {
-        let name = rule.name.as_str();
+    let mut seen: HashMap<&str, Span> = HashMap::with_capacity(documents.len());
+    for Spanned { value: name, span } in documents.iter().map(|document| &document.name) {
         if let Some(first) = seen.insert(name, *span) {
             let at = diagnostics.line_of(first);
             diagnostics.error(
@@ -220,17 +214,13 @@ fn modbus_rules(
             );
         }
     }
-    rules.into_iter().map(|(rule, _)| rule).collect()
+    // A rule is not larger than its document: it takes its place.
+    documents.into_iter().map(modbus_rule).collect()
 }
 
-/// A rule, and where it is named.
-fn modbus_rule(document: ModbusDocument, number: usize) -> (ModbusRule, Span) {
-    let (name, span) = match document.name {
-        Some(name) => (name.value, name.span),
-        None => (format!("modbus-{number}"), document.header),
-    };
-    let rule = ModbusRule {
-        name,
+fn modbus_rule(document: ModbusDocument) -> ModbusRule {
+    ModbusRule {
+        name: document.name.value,
         ports: values(document.ports),
         units: document.units,
         functions: document.functions,
@@ -242,6 +232,5 @@ fn modbus_rule(document: ModbusDocument, number: usize) -> (ModbusRule, Span) {
         max_rate: document.max_rate,
         max_length: document.max_length,
         span: document.header,
-    };
-    (rule, span)
+    }
 }

@@ -16,10 +16,14 @@ const DEPTH: usize = 16;
 /// Parts of a key; `toml` takes more.
 const PARTS: usize = 16;
 
+/// Bytes of a policy's text for a token, or fewer: its lists of small numbers have 2.3.
+const BYTES_OF_A_TOKEN: usize = 2;
+
 /// The tree, if the text is right beyond doubt.
 pub(super) fn read(text: &str) -> Option<Table<'_>> {
     let source = Source::new(text);
-    let tokens = source.lex().into_vec();
+    let mut tokens = Vec::with_capacity(text.len() / BYTES_OF_A_TOKEN);
+    tokens.extend(source.lex());
     let mut reader = Reader {
         source,
         root: Table::default(),
