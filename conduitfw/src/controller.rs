@@ -432,7 +432,7 @@ impl Controller {
         let generation = maps.in_force().map_err(DataPlaneError::from)?.1.number;
         let instance = &self.options.instance;
         if let Some(earlier) = InForce::load(instance, generation)
-            && let Some(text) = InForce::text(instance)
+            && let Some(text) = earlier.text(instance)
             && let Ok(loaded) = policy::load_text(&earlier.policy_file, &text)
         {
             let gateway = gateway_addresses(loaded.policy.gateway_addresses.as_deref());

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::instance::Instance;
 
 const RECORD: &str = "in-force.json";
-const TEXT: &str = "in-force.toml";
+/// The texts: `in-force-GENERATION.toml`.
+const TEXT: &str = "in-force-";
 
 /// A policy in force, as it is remembered for `status` and for the next controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +37,11 @@ impl InForce {
             .recursive(true)
             .mode(0o750)
             .create(&directory)?;
-        replace_file(&directory.join(TEXT), text.as_bytes())?;
-        replace_file(&directory.join(RECORD), &serde_json::to_vec_pretty(self)?)
+        // Each text has a name of its own: to put a new file in the place of another one waits for the disk.
+        let name = self.text_name();
+        fs::write(directory.join(&name), text)?;
+        replace_file(&directory.join(RECORD), &serde_json::to_vec_pretty(self)?)?;
+        forget_texts_but(&directory, &name)
     }
 
     /// The policy that was remembered last, if it is of the generation that is in force.
@@ -50,9 +54,25 @@ impl InForce {
 
     /// Its text.
     #[must_use]
-    pub fn text(instance: &Instance) -> Option<String> {
-        fs::read_to_string(instance.state().join(TEXT)).ok()
+    pub fn text(&self, instance: &Instance) -> Option<String> {
+        fs::read_to_string(instance.state().join(self.text_name())).ok()
     }
+
+    fn text_name(&self) -> String {
+        format!("{TEXT}{}.toml", self.generation)
+    }
+}
+
+/// Removes the texts of policies that are not in force any more.
+fn forget_texts_but(directory: &Path, kept: &str) -> io::Result<()> {
+    for file in fs::read_dir(directory)? {
+        let name = file?.file_name();
+        let name = name.to_string_lossy();
+        if name != kept && name.starts_with(TEXT) && name.ends_with(".toml") {
+            fs::remove_file(directory.join(name.as_ref()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Another name first, so that a reader never sees half a file.
@@ -60,4 +80,40 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     fs::write(&unfinished, bytes)?;
     fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_policy_is_remembered_and_no_other() {
+        let directory =
+            std::env::temp_dir().join(format!("conduitfw-state-{}", std::process::id()));
+        let instance = Instance {
+            name: "one".parse().unwrap(),
+            bpffs: directory.clone(),
+            run_dir: directory.clone(),
+            state_dir: directory.clone(),
+        };
+        let policy = |generation| InForce {
+            generation,
+            since: Timestamp::UNIX_EPOCH,
+            policy_file: "policy.toml".to_owned(),
+            site: "Works".to_owned(),
+        };
+        policy(1).save(&instance, "one").unwrap();
+        policy(2).save(&instance, "two").unwrap();
+        assert_eq!(InForce::load(&instance, 1), None);
+        let remembered = InForce::load(&instance, 2).unwrap();
+        assert_eq!(remembered, policy(2));
+        assert_eq!(remembered.text(&instance).as_deref(), Some("two"));
+        let mut files: Vec<_> = fs::read_dir(instance.state())
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(files, ["in-force-2.toml", "in-force.json"]);
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -194,8 +194,9 @@ impl<'t> Section<'t> {
         diagnostics: &mut Diagnostics,
         read: impl Fn(&Value<'t>) -> Result<T, Fault>,
     ) -> Vec<Spanned<T>> {
-        let mut entries = Vec::new();
-        for value in self.list(key, diagnostics).into_iter().flatten() {
+        let list = self.list(key, diagnostics).unwrap_or_default();
+        let mut entries = Vec::with_capacity(list.len());
+        for value in list {
             match read(value) {
                 Ok(entry) => entries.push(Spanned::new(entry, value.span())),
                 Err(fault) => report(fault, value.span(), diagnostics).unwrap_or(()),

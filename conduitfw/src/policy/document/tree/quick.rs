@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use toml_parser::decoder::{Encoding, ScalarKind};
+use toml_parser::lexer::TokenKind;
 use toml_parser::parser::{EventReceiver, parse_document};
 use toml_parser::{ErrorSink, ParseError, Raw, Source, Span};
 
@@ -16,27 +17,40 @@ const DEPTH: usize = 16;
 /// Parts of a key; `toml` takes more.
 const PARTS: usize = 16;
 
-/// Bytes of a policy's text for a token, or fewer: its lists of small numbers have 2.3.
-const BYTES_OF_A_TOKEN: usize = 2;
+/// Lexemes that are parsed at once: those of a whole policy would take ten times the memory of its text.
+const PIECE: usize = 4096;
 
 /// The tree, if the text is right beyond doubt.
 pub(super) fn read(text: &str) -> Option<Table<'_>> {
+    read_in_pieces(text, PIECE)
+}
+
+/// The text is cut at the end of a line that ends an expression, so that each piece is a document: all of them
+/// are right if the whole is.
+pub(super) fn read_in_pieces(text: &str, at_least: usize) -> Option<Table<'_>> {
     let source = Source::new(text);
-    let mut tokens = Vec::with_capacity(text.len() / BYTES_OF_A_TOKEN);
-    tokens.extend(source.lex());
-    let mut reader = Reader {
-        source,
-        root: Table::default(),
-        current: Table::default(),
-        header: None,
-        header_keys: Vec::new(),
-        keys: Vec::new(),
-        open: Vec::new(),
-        values: Vec::new(),
-        is_unsure: false,
-    };
+    let mut reader = Reader::new(source);
     let mut slips = Slips { any: false };
-    parse_document(&tokens, &mut reader, &mut slips);
+    let mut piece = Vec::new();
+    let mut open: usize = 0;
+    for token in source.lex() {
+        piece.push(token);
+        match token.kind() {
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => open += 1,
+            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
+                open = open.saturating_sub(1);
+            }
+            TokenKind::Newline if open == 0 && piece.len() >= at_least => {
+                parse_document(&piece, &mut reader, &mut slips);
+                if reader.is_unsure || slips.any {
+                    return None;
+                }
+                piece.clear();
+            }
+            _ => {}
+        }
+    }
+    parse_document(&piece, &mut reader, &mut slips);
     reader.finish_table();
     (!reader.is_unsure && !slips.any).then_some(reader.root)
 }
@@ -90,6 +104,20 @@ enum Open<'t> {
 }
 
 impl<'t> Reader<'t> {
+    fn new(source: Source<'t>) -> Self {
+        Self {
+            source,
+            root: Table::default(),
+            current: Table::default(),
+            header: None,
+            header_keys: Vec::new(),
+            keys: Vec::new(),
+            open: Vec::new(),
+            values: Vec::new(),
+            is_unsure: false,
+        }
+    }
+
     /// What could not be done was not certain to be right.
     fn must(&mut self, done: Option<()>) {
         self.is_unsure |= done.is_none();

@@ -47,9 +47,16 @@ fn show(value: &Value<'_>, text: &mut String) {
 
 /// Whether the text is read quickly; where it is, `toml` finds no slip in it and means the same.
 fn is_read_quickly(text: &str) -> bool {
+    let in_lines = quick::read_in_pieces(text, 1);
     let Some(quick) = quick::read(text) else {
+        assert!(in_lines.is_none(), "its lines are not the whole: {text:?}");
         return false;
     };
+    assert_eq!(
+        in_lines.as_ref().map(shown),
+        Some(shown(&quick)),
+        "{text:?}"
+    );
     let (whole, slips) = whole::read(text);
     assert_eq!(slips, [], "toml refuses this: {text:?}");
     assert_eq!(
