@@ -25,6 +25,9 @@ use crate::targets::{control, gateway};
 /// Denied frames of one measurement.
 const DENIALS: u32 = 524_288;
 
+/// Rounds of a switch, at most: each takes a second or so.
+const ROUNDS: usize = 9;
+
 /// How long the controller may take to let go of the policy before, once its operator has his answer: that is no
 /// part of the next switch.
 const AFTER_A_SWITCH: Duration = Duration::from_millis(200);
@@ -123,10 +126,10 @@ fn switches(
         for rules in [1000, 10, 10_000] {
             let client = scope.spawn(|| -> Result<()> {
                 let mut clients = Clients::open(host, CLIENT, SERVER, load)?;
-                clients.run(Duration::from_secs(4)).map(drop)
+                clients.run(Duration::from_secs(5)).map(drop)
             });
             let mut took = Vec::new();
-            for _ in 0..rounds.min(5) {
+            for _ in 0..rounds.min(ROUNDS) {
                 // Away from it and back, so that every switch changes all of it.
                 conduitfw.reload(&policy(20))?;
                 thread::sleep(AFTER_A_SWITCH);

@@ -5,6 +5,8 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
 };
 
 use conduitfw_common::event::EventRecord;
@@ -149,7 +151,7 @@ impl Applied {
 /// What is kept of the policy in force: not the policy itself, which is many times as large.
 struct Kept {
     file: String,
-    text: Box<str>,
+    text: Arc<str>,
     digest: Digest,
     /// The gateway's addresses, when the policy gives them.
     given_addresses: Option<Vec<IpAddr>>,
@@ -158,11 +160,11 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(policy: &Policy, gateway: Vec<IpAddr>) -> Self {
+    fn of(policy: &Policy, digest: Digest, gateway: Vec<IpAddr>) -> Self {
         Self {
             file: policy.file_name().to_owned(),
-            text: policy.text().into(),
-            digest: Digest::of(policy),
+            text: Arc::clone(policy.text()),
+            digest,
             given_addresses: policy.gateway_addresses.clone(),
             gateway,
         }
@@ -208,7 +210,7 @@ impl Controller {
             plane,
             ids: Ids::default(),
             names: NameHistory::default(),
-            in_force: Kept::of(&policy, Vec::new()),
+            in_force: Kept::of(&policy, Digest::of(&policy), Vec::new()),
             started: Timestamp::now(),
             untidy: true,
             done_with: None,
@@ -238,8 +240,10 @@ impl Controller {
         let surroundings = self.surroundings(policy)?;
         let mut ids = self.ids.clone();
         let tables = policy::compile(policy, &mut ids, &surroundings)?;
-        let kept = Kept::of(policy, surroundings.gateway_addresses);
-        self.put_in_force(policy, &tables, ids, kept)
+        let gateway = surroundings.gateway_addresses;
+        let generation = self.put_in_force(policy, &tables, ids, &gateway)?;
+        self.in_force.gateway = gateway;
+        Ok(generation)
     }
 
     /// Whether the data plane of an earlier controller goes on.
@@ -284,9 +288,16 @@ impl Controller {
         self.plane
             .check_sizes(sizes_of(&policy))
             .map_err(ApplyError::DoesNotFit)?;
-        let kept = Kept::of(&policy, gateway);
-        let changes = Changes::between(&self.in_force.digest, &kept.digest);
-        let generation = self.put_in_force(&policy, &tables, ids, kept)?;
+        // The digest is made while the kernel is written to: it is of no use for that.
+        let (generation, digest) = thread::scope(|scope| {
+            let digest = thread::Builder::new().spawn_scoped(scope, || Digest::of(&policy));
+            let generation = self.put_in_force(&policy, &tables, ids, &gateway);
+            let digest = digest.ok().and_then(|digest| digest.join().ok());
+            (generation, digest.unwrap_or_else(|| Digest::of(&policy)))
+        });
+        let generation = generation?;
+        let changes = Changes::between(&self.in_force.digest, &digest);
+        self.in_force = Kept::of(&policy, digest, gateway);
         self.done_with = Some((policy, tables));
         Ok(Applied {
             generation,
@@ -376,8 +387,9 @@ impl Controller {
             .compile(&self.in_force.file, &self.in_force.text)
             .and_then(|(compiled, gateway)| {
                 let policy = &compiled.loaded.policy;
-                let kept = Kept::of(policy, gateway);
-                self.put_in_force(policy, &compiled.tables, compiled.ids, kept)
+                self.put_in_force(policy, &compiled.tables, compiled.ids, &gateway)?;
+                self.in_force.gateway = gateway;
+                Ok(compiled.tables.generation.number)
             });
         match outcome {
             Ok(generation) => tracing::info!(
@@ -447,7 +459,7 @@ impl Controller {
         policy: &Policy,
         tables: &CompiledTables,
         ids: Ids,
-        kept: Kept,
+        gateway: &[IpAddr],
     ) -> Result<u32, ApplyError> {
         pin_names(&ids, &self.ids, self.plane.maps_mut()).map_err(|source| {
             DataPlaneError::Write {
@@ -463,17 +475,17 @@ impl Controller {
         let in_force = InForce {
             generation,
             since: Timestamp::now(),
-            policy_file: kept.file.clone(),
+            policy_file: policy.file_name().to_owned(),
             site: policy.site.name.clone(),
         };
-        if let Err(error) = in_force.save(&self.options.instance, &kept.text) {
+        if let Err(error) = in_force.save(&self.options.instance, policy.text()) {
             let directory = self.options.instance.state();
             tracing::warn!(
                 ?directory,
                 "the policy in force cannot be remembered: {error}"
             );
         }
-        let names = PolicyNames::of(policy, &kept.gateway);
+        let names = PolicyNames::of(policy, gateway);
         if let Some(forgotten) = self.names.push(generation, names, &self.ids) {
             self.sink.forget_names(forgotten);
         }
@@ -489,7 +501,6 @@ impl Controller {
             }
             .to_owned(),
         });
-        self.in_force = kept;
         Ok(generation)
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     dataplane::{DataPlaneError, rings::EventRings, rtnetlink},
     events::WallClock,
     lock::InstanceLock,
+    memory,
     notify::{Notice, notify},
     policy::Loaded,
 };
@@ -71,6 +72,7 @@ pub enum DaemonError {
 ///
 /// It could not start: nothing is left half done.
 pub fn run(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
+    memory::keep_some();
     let wait = |action| move |source| DaemonError::Wait { action, source };
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,6 +1,7 @@
 //! The text of a policy, and places in it.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes `start..end` of the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,8 +39,9 @@ impl<T> Spanned<T> {
 #[derive(Debug)]
 pub(super) struct Source {
     name: String,
-    text: String,
-    line_starts: Vec<usize>,
+    text: Arc<str>,
+    /// Only what is to be shown has a line: most policies are right.
+    line_starts: OnceLock<Vec<usize>>,
 }
 
 /// A place as people count: lines and columns (in characters) from 1.
@@ -51,21 +53,25 @@ pub(super) struct Place {
 
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        let line_starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
         Self {
             name: name.to_owned(),
-            text: text.to_owned(),
-            line_starts,
+            text: text.into(),
+            line_starts: OnceLock::new(),
         }
+    }
+
+    fn line_starts(&self) -> &[usize] {
+        self.line_starts.get_or_init(|| {
+            let behind = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(behind).collect()
+        })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &Arc<str> {
         &self.text
     }
 
@@ -99,7 +105,7 @@ impl Source {
 
     pub(super) fn place(&self, offset: usize) -> Place {
         let offset = self.boundary(offset);
-        let line = self.line_starts.partition_point(|&start| start <= offset);
+        let line = self.line_starts().partition_point(|&start| start <= offset);
         let start = self.line_start(line);
         let column = 1 + self
             .text
@@ -112,7 +118,7 @@ impl Source {
 
     /// Where line `line` (from 1) starts.
     pub(super) fn line_start(&self, line: usize) -> usize {
-        self.line_starts
+        self.line_starts()
             .get(line.saturating_sub(1))
             .copied()
             .unwrap_or(self.text.len())

@@ -144,10 +144,7 @@ fn ports(section: &Section<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Po
             first: MODBUS_PORT,
             last: MODBUS_PORT,
         };
-        ports.push(Spanned {
-            value,
-            span: section.span,
-        });
+        return vec![Spanned::new(value, section.span)];
     }
     ports
 }

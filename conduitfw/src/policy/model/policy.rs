@@ -117,7 +117,7 @@ impl Policy {
 
     /// The text that the policy was read from.
     #[must_use]
-    pub fn text(&self) -> &str {
+    pub fn text(&self) -> &Arc<str> {
         self.source.text()
     }
 

@@ -90,23 +90,30 @@ pub(super) fn read(
     if !given.is_empty() && diagnostics.errors() == before {
         narrow(section, &given, functions, diagnostics);
     }
-    let of = |table: ModbusTable| {
-        let entries = entries
-            .iter()
-            .filter(move |entry| entry.value.table == table);
-        entries.map(|entry| Spanned {
+    let mut ranges = Vec::with_capacity(given.count());
+    for table in ModbusTable::ALL
+        .into_iter()
+        .filter(|table| given.has(*table))
+    {
+        let of_table = entries.iter().filter(|entry| entry.value.table == table);
+        let of_table: Vec<OperandRange> = of_table.map(|entry| entry.value.range).collect();
+        if !of_table.is_empty() {
+            ranges.push(TableRanges {
+                table,
+                ranges: of_table,
+            });
+        }
+    }
+    let odd = entries
+        .iter()
+        .filter(|entry| entry.value.table == ModbusTable::HoldingRegisters)
+        .map(|entry| Spanned {
             value: entry.value.range,
             span: entry.span,
         })
-    };
-    let ranges = ModbusTable::ALL.into_iter().filter_map(|table| {
-        let ranges: Vec<OperandRange> = of(table).map(|range| range.value).collect();
-        (!ranges.is_empty()).then_some(TableRanges { table, ranges })
-    });
-    let odd = of(ModbusTable::HoldingRegisters)
         .filter(|Spanned { value, .. }| (value.last - value.first).is_multiple_of(2));
     Tables {
-        ranges: ranges.collect(),
+        ranges,
         records: records(section, diagnostics),
         odd: odd.collect(),
     }
@@ -128,7 +135,11 @@ impl Given {
     }
 
     fn is_empty(&self) -> bool {
-        !self.0.contains(&true)
+        self.count() == 0
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().filter(|given| **given).count()
     }
 }
 
