@@ -43,17 +43,18 @@ static NETWORKS: LpmTrie<NetworkKey, Network> =
 static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(MAX_PAIRS, 0);
 #[map]
 static SERVICES: Array<Service> = Array::with_max_entries(SLOTS * MAX_SERVICES, 0);
+// The controller writes tables that may be long in memory that it shares.
 #[map]
-static CONDUITS: Array<Conduit> = Array::with_max_entries(SLOTS * MAX_CONDUITS, 0);
+static CONDUITS: Array<Conduit> = Array::with_max_entries(SLOTS * MAX_CONDUITS, BPF_F_MMAPABLE);
 #[map]
 static RULE_SETS: Array<RuleSet> = Array::with_max_entries(SLOTS * MAX_RULE_SETS, 0);
 #[map]
 static OPERATIONS: Array<Operation> =
-    Array::with_max_entries(SLOTS * MAX_OPERATION_ROWS * FUNCTIONS, 0);
+    Array::with_max_entries(SLOTS * MAX_OPERATION_ROWS * FUNCTIONS, BPF_F_MMAPABLE);
 #[map]
-static INTERVALS: Array<Interval> = Array::with_max_entries(SLOTS * MAX_INTERVALS, 0);
+static INTERVALS: Array<Interval> = Array::with_max_entries(SLOTS * MAX_INTERVALS, BPF_F_MMAPABLE);
 #[map]
-static PAGES: Array<Page> = Array::with_max_entries(SLOTS * MAX_PAGES, 0);
+static PAGES: Array<Page> = Array::with_max_entries(SLOTS * MAX_PAGES, BPF_F_MMAPABLE);
 #[map]
 static LIMITS: Array<Limits> = Array::with_max_entries(SLOTS * MAX_LIMITS, 0);
 #[map]
