@@ -84,11 +84,11 @@ fn unit_tests() -> Result<Counts> {
     cargo_test(&mut command)
 }
 
-/// One at a time: each makes network namespaces and attaches programs.
+/// Two at a time: each has network namespaces and an instance of its own, and waits more than it works.
 fn integration_tests() -> Result<Counts> {
     let mut command = shell::cargo();
     command.args(["test", "--no-fail-fast", "--package", "conduitfw-tests"]);
-    command.args(["--", "--test-threads=1"]);
+    command.args(["--", "--test-threads=2"]);
     command.env("CONDUITFW_PYTHON", shell::target("python/bin/python3"));
     shell::give_captures(&mut command);
     cargo_test(&mut command)
