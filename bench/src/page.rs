@@ -108,8 +108,8 @@ fn bounds(report: &Report) -> String {
         let _ = writeln!(
             text,
             "- **Switch of 10,000 rules.** {switch:.0} ms from the command to its answer; *beside \
-             traffic* is the same while a client and its server keep both processors busy, and frames are \
-             counted there. Reading and compiling the text takes {compile:.0} ms of a processor. \
+             traffic* is the same while a client and its server keep both processors busy, and frames that \
+             are lost are counted there. Reading and compiling the text takes {compile:.0} ms of a processor. \
              For a tree of the same text the TOML library alone would take {toml:.0} ms; so the controller \
              has its parser's events only, and asks for the tree when something is wrong with the text.",
         );

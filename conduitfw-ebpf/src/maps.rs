@@ -41,9 +41,9 @@ static NETWORKS: LpmTrie<NetworkKey, Network> =
     LpmTrie::with_max_entries(MAX_NETWORKS, BPF_F_NO_PREALLOC);
 #[map]
 static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(MAX_PAIRS, 0);
+// The controller writes what may be long in memory that it shares with this program.
 #[map]
-static SERVICES: Array<Service> = Array::with_max_entries(SLOTS * MAX_SERVICES, 0);
-// The controller writes tables that may be long in memory that it shares.
+static SERVICES: Array<Service> = Array::with_max_entries(SLOTS * MAX_SERVICES, BPF_F_MMAPABLE);
 #[map]
 static CONDUITS: Array<Conduit> = Array::with_max_entries(SLOTS * MAX_CONDUITS, BPF_F_MMAPABLE);
 #[map]
@@ -56,9 +56,10 @@ static INTERVALS: Array<Interval> = Array::with_max_entries(SLOTS * MAX_INTERVAL
 #[map]
 static PAGES: Array<Page> = Array::with_max_entries(SLOTS * MAX_PAGES, BPF_F_MMAPABLE);
 #[map]
-static LIMITS: Array<Limits> = Array::with_max_entries(SLOTS * MAX_LIMITS, 0);
+static LIMITS: Array<Limits> = Array::with_max_entries(SLOTS * MAX_LIMITS, BPF_F_MMAPABLE);
 #[map]
-static VALUE_RANGES: Array<ValueRange> = Array::with_max_entries(SLOTS * MAX_VALUE_RANGES, 0);
+static VALUE_RANGES: Array<ValueRange> =
+    Array::with_max_entries(SLOTS * MAX_VALUE_RANGES, BPF_F_MMAPABLE);
 #[map]
 static LAST_VALUES: HashMap<RegisterKey, LastValue> = HashMap::with_max_entries(MAX_LAST_VALUES, 0);
 #[map]

@@ -10,6 +10,8 @@ use crate::instance::Instance;
 const RECORD: &str = "in-force.json";
 /// The texts: `in-force-GENERATION.toml`.
 const TEXT: &str = "in-force-";
+/// What an earlier version called the only one.
+const EARLIER_TEXT: &str = "in-force.toml";
 
 /// A policy in force, as it is remembered for `status` and for the next controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +39,12 @@ impl InForce {
             .recursive(true)
             .mode(0o750)
             .create(&directory)?;
-        // Each text has a name of its own: to put a new file in the place of another one waits for the disk.
+        // Each text has a name of its own: to put a large file in the place of another one waits for the disk.
         let name = self.text_name();
-        fs::write(directory.join(&name), text)?;
+        replace_file(&directory.join(&name), text.as_bytes())?;
         replace_file(&directory.join(RECORD), &serde_json::to_vec_pretty(self)?)?;
-        forget_texts_but(&directory, &name)
+        forget_texts_but(&directory, &name);
+        Ok(())
     }
 
     /// The policy that was remembered last, if it is of the generation that is in force.
@@ -63,16 +66,16 @@ impl InForce {
     }
 }
 
-/// Removes the texts of policies that are not in force any more.
-fn forget_texts_but(directory: &Path, kept: &str) -> io::Result<()> {
-    for file in fs::read_dir(directory)? {
-        let name = file?.file_name();
+/// Removes the texts of policies that are not in force any more, as far as that goes: the next time tries again.
+fn forget_texts_but(directory: &Path, kept: &str) {
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = file.file_name();
         let name = name.to_string_lossy();
-        if name != kept && name.starts_with(TEXT) && name.ends_with(".toml") {
-            fs::remove_file(directory.join(name.as_ref()))?;
+        let is_text = name.starts_with(TEXT) && name.ends_with(".toml");
+        if name != kept && (is_text || name == EARLIER_TEXT) {
+            let _ = fs::remove_file(file.path());
         }
     }
-    Ok(())
 }
 
 /// Another name first, so that a reader never sees half a file.
@@ -102,6 +105,8 @@ mod tests {
             policy_file: "policy.toml".to_owned(),
             site: "Works".to_owned(),
         };
+        fs::create_dir_all(instance.state()).unwrap();
+        fs::write(instance.state().join(EARLIER_TEXT), "earlier").unwrap();
         policy(1).save(&instance, "one").unwrap();
         policy(2).save(&instance, "two").unwrap();
         assert_eq!(InForce::load(&instance, 1), None);

@@ -59,7 +59,7 @@ pub(super) struct Table<'t> {
     made: Made,
 }
 
-/// How a table came to be, which says what may be added to it further down.
+/// How a table came to be, which says what may be added to it further down: for the quick reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Made {
     /// By a header of its own: `[a.b]` is b's.
@@ -179,15 +179,11 @@ impl<'t> Table<'t> {
     /// Each key with its place, and its value.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Spanned<&str>, &Value<'t>)> {
         self.entries.iter().map(|Entry { key, value }| {
-            let span = key.place.into();
-            let value_of_key = key.name.as_ref();
-            (
-                Spanned {
-                    value: value_of_key,
-                    span,
-                },
-                value,
-            )
+            let key = Spanned {
+                value: key.name.as_ref(),
+                span: key.place.into(),
+            };
+            (key, value)
         })
     }
 

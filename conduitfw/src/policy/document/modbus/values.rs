@@ -47,7 +47,10 @@ impl Bounds {
                 // What is beyond all whole numbers is no longer known.
                 Some(i128::MAX) if self.is_real() => Err(Fault::new(
                     "out-of-range",
-                    format!("a whole number of this size is not {}", a(self.what)),
+                    format!(
+                        "a whole number of so many digits is not read as {}",
+                        a(self.what)
+                    ),
                     "write it with an exponent, as in 3.0e38",
                 )),
                 Some(number) => self.read(&number.to_string()),

@@ -4,7 +4,6 @@ use conduitfw_common::modbus::function::{Body, FunctionCode};
 
 use super::super::super::diagnostic::Diagnostics;
 use super::super::super::model::{ByteSet, Number, NumberRange, NumberType, WordOrder, Written};
-use super::super::super::source::Span;
 use super::super::super::value::{Fault, a};
 use super::super::conduit::number_or_range;
 use super::super::section::{Section, report, wrong_type};
@@ -275,7 +274,7 @@ fn max_step(
     diagnostics: &mut Diagnostics,
 ) -> Option<Number> {
     let value = section.value(MAX_STEP)?;
-    let span: Span = value.span();
+    let span = value.span();
     if bounds.is_real() && !values.is_some_and(|values| values.has_ends) {
         diagnostics.error(
             "missing-key",

@@ -225,9 +225,10 @@ impl<'t> Reader<'t> {
     }
 
     /// Whether one more array or inline table may be open.
-    fn may_open(&mut self) -> bool {
+    fn open(&mut self, one: Open<'t>) -> bool {
         let may = self.open.len() < DEPTH;
         self.is_unsure |= !may;
+        self.open.push(one);
         may
     }
 }
@@ -308,11 +309,10 @@ impl EventReceiver for Reader<'_> {
 
     fn array_open(&mut self, span: Span, _: &mut dyn ErrorSink) -> bool {
         let before = self.values.len();
-        self.open.push(Open::Array {
+        self.open(Open::Array {
             start: span.start(),
             before,
-        });
-        self.may_open()
+        })
     }
 
     fn array_close(&mut self, span: Span, _: &mut dyn ErrorSink) {
@@ -327,12 +327,11 @@ impl EventReceiver for Reader<'_> {
 
     fn inline_table_open(&mut self, span: Span, _: &mut dyn ErrorSink) -> bool {
         let keys = std::mem::take(&mut self.keys);
-        self.open.push(Open::Inline {
+        self.open(Open::Inline {
             start: span.start(),
             table: Table::made(Made::Inline),
             keys,
-        });
-        self.may_open()
+        })
     }
 
     fn inline_table_close(&mut self, span: Span, _: &mut dyn ErrorSink) {

@@ -134,7 +134,7 @@ fn what_is_deep_or_long_is_for_toml() {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
         assert_eq!(
             is_read_quickly(&format!("a = {open}{close}")),
-            depth <= 15,
+            depth <= 16,
             "{depth}"
         );
         let (open, close) = ("{a=".repeat(depth), "}".repeat(depth));
@@ -142,6 +142,25 @@ fn what_is_deep_or_long_is_for_toml() {
         let key = vec!["a"; depth].join(".");
         is_read_quickly(&format!("{key} = 1"));
         is_read_quickly(&format!("[{key}]"));
+    }
+}
+
+#[test]
+fn no_text_is_deeper_than_the_stack() {
+    // `toml` takes eighty tables in one another, each under a key of eighty parts.
+    let open = format!("{{{}a = ", "a.".repeat(79)).repeat(80);
+    let text = format!("a = {open}1{}", "}".repeat(80));
+    // As much as the first thread of a process has: what `toml` makes of this is let go of as deeply.
+    let reading = std::thread::Builder::new()
+        .stack_size(8 << 20)
+        .spawn(move || super::read(&text).1);
+    let slips = reading.unwrap().join().unwrap();
+    let messages: Vec<_> = slips.iter().map(|slip| slip.message.as_str()).collect();
+    assert_eq!(messages, ["tables and lists are nested too deeply"]);
+    for depth in [60, 70] {
+        let key = vec!["a"; depth].join(".");
+        let (_, slips) = super::read(&format!("{key} = 1"));
+        assert_eq!(slips.len(), usize::from(depth == 70), "{depth}");
     }
 }
 
