@@ -39,6 +39,37 @@ pub(crate) fn measure(
         sheet.round(&mut cases)?;
     }
     report.frames = sheet.rows(&cases)?;
+    drop(cases);
+    if wanted.is_empty() {
+        closely(report, object, floors)?;
+    }
+    Ok(())
+}
+
+/// Cases of which one may cost a twentieth more than the other: less than where the kernel puts a program makes.
+const CLOSE: [&str; 2] = ["10 rules: FC3", "10000 rules: FC3"];
+/// How often they are loaded for that.
+const CLOSE_LOADS: usize = 10;
+
+/// Measures those again, with a load for each round.
+fn closely(report: &mut Report, object: &Path, floors: &Path) -> Result<()> {
+    let wanted = CLOSE.map(str::to_owned);
+    let mut cases = Vec::new();
+    let mut sheet = Sheet::default();
+    for _ in 0..CLOSE_LOADS {
+        drop(cases);
+        cases = load(object, floors, &wanted)?;
+        sheet.round(&mut cases)?;
+    }
+    for row in sheet.rows(&cases)? {
+        let known = report
+            .frames
+            .iter_mut()
+            .find(|known| known.name == row.name);
+        if let Some(known) = known.filter(|known| known.name != FLOOR) {
+            *known = row;
+        }
+    }
     Ok(())
 }
 

@@ -173,7 +173,8 @@ behind it in the same round, and that is taken off; what an empty program costs 
 test run is added to every case alike, the floors included. For a frame that may be repeated (an ACK)
 the plain loop and the script agree. A round's figure is the lower quartile of its blocks, for other work
 on the machine makes some dearer; and a ratio is the median of each round's figure against the floor as it was
-measured beside it. After each sample the counters must say that all frames met the
+measured beside it. Ten and 10,000 rules, which may differ by a twentieth, are loaded ten times for it: where the kernel
+puts a program makes more than that. After each sample the counters must say that all frames met the
 fate that the case is about. The same object loaded twice differs by up to a sixth, by where the kernel
 puts it and its maps: after every second round all is loaded anew.
 

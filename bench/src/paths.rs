@@ -51,6 +51,8 @@ pub(crate) enum Between {
 /// Slices of a round. What else the machine does changes from second to second: gateways that are to
 /// be compared take turns faster than that.
 const SLICES: usize = 3;
+/// The same in lock step, where the tail is looked at: a slice has two or three transactions in it.
+const SLICES_IN_LOCK_STEP: usize = 9;
 /// How long one gateway is under load before the next has its turn.
 const SLICE: Duration = Duration::from_millis(120);
 
@@ -157,7 +159,12 @@ fn run(report: &mut Report, field: &Field, loads: &[(&'static str, Load, bool)])
         let mut clients = field.connect(load).context(name)?;
         let mut outcomes: Vec<Outcome> = Vec::new();
         outcomes.resize_with(clients.len(), Outcome::default);
-        for turn in 0..report.rounds * SLICES {
+        let slices = if name == load::LOCK_STEP {
+            SLICES_IN_LOCK_STEP
+        } else {
+            SLICES
+        };
+        for turn in 0..report.rounds * slices {
             // Nobody always follows the same one.
             for step in 0..clients.len() {
                 let at = (turn + step) % clients.len();
