@@ -444,20 +444,20 @@ fn a_frame_waits_once_whether_or_not_a_hint_says_for_what() {
     let (place, free, held) = only_flow(&bench, &flows);
     // The lower ten bits of their marks are the same: a frame of it takes the hint away.
     let other = ack(Talk::open(&mut bench, FAMILIES[0], 50_100 + 1024));
-    let mut shortest = |last: &[u8]| {
-        let mut waited = || {
-            flows.set(place, free, 0).unwrap();
-            bench.expect("a flow that is free", last, Pass);
-            flows.set(place, held, 0).unwrap();
-            let began = Instant::now();
-            bench.expect("one that is not", &talk, Drop(Reason::FlowBusy));
-            began.elapsed()
-        };
-        (0..7).map(|_| waited()).min().unwrap()
+    let mut waited = |last: &[u8]| {
+        flows.set(place, free, 0).unwrap();
+        bench.expect("a flow that is free", last, Pass);
+        flows.set(place, held, 0).unwrap();
+        let began = Instant::now();
+        bench.expect("one that is not", &talk, Drop(Reason::FlowBusy));
+        began.elapsed()
     };
-    let (by_hint, by_hash) = (shortest(&talk), shortest(&other));
-    assert!(by_hint < by_hash * 3 / 2, "{by_hint:?}, {by_hash:?}");
+    // In turns, for a machine that is emulated beside others is slower at times than a wait is long.
+    let (by_hint, by_hash): (Vec<_>, Vec<_>) =
+        (0..50).map(|_| (waited(&talk), waited(&other))).unzip();
     flows.set(place, free, 0).unwrap();
     bench.flows = Some(flows);
+    let (by_hint, by_hash) = (by_hint.iter().min().unwrap(), by_hash.iter().min().unwrap());
+    assert!(*by_hint < *by_hash * 3 / 2, "{by_hint:?}, {by_hash:?}");
     bench.finish();
 }
