@@ -29,19 +29,20 @@ pub(crate) fn measure(
     wanted: &[String],
 ) -> Result<()> {
     eprintln!("==> frames: {} rounds", report.rounds);
-    let mut cases = Vec::new();
-    let mut sheet = Sheet::default();
-    for round in 0..report.rounds {
-        if round % ROUNDS_OF_A_LOAD == 0 {
-            drop(cases);
-            cases = load(object, floors, wanted)?;
-        }
-        sheet.round(&mut cases)?;
+    report.frames = rounds((object, floors), wanted, (report.rounds, ROUNDS_OF_A_LOAD))?;
+    if !wanted.is_empty() {
+        return Ok(());
     }
-    report.frames = sheet.rows(&cases)?;
-    drop(cases);
-    if wanted.is_empty() {
-        closely(report, object, floors)?;
+    let close = rounds(
+        (object, floors),
+        &CLOSE.map(str::to_owned),
+        (CLOSE_LOADS, 1),
+    )?;
+    for row in close.into_iter().filter(|row| row.name != FLOOR) {
+        let mut known = report.frames.iter_mut();
+        if let Some(known) = known.find(|known| known.name == row.name) {
+            *known = row;
+        }
     }
     Ok(())
 }
@@ -51,26 +52,22 @@ const CLOSE: [&str; 2] = ["10 rules: FC3", "10000 rules: FC3"];
 /// How often they are loaded for that.
 const CLOSE_LOADS: usize = 10;
 
-/// Measures those again, with a load for each round.
-fn closely(report: &mut Report, object: &Path, floors: &Path) -> Result<()> {
-    let wanted = CLOSE.map(str::to_owned);
+/// So many rounds, of which so many make a load.
+fn rounds(
+    (object, floors): (&Path, &Path),
+    wanted: &[String],
+    (rounds, of_a_load): (usize, usize),
+) -> Result<Vec<FrameRow>> {
     let mut cases = Vec::new();
     let mut sheet = Sheet::default();
-    for _ in 0..CLOSE_LOADS {
-        drop(cases);
-        cases = load(object, floors, &wanted)?;
+    for round in 0..rounds {
+        if round % of_a_load == 0 {
+            drop(cases);
+            cases = load(object, floors, wanted)?;
+        }
         sheet.round(&mut cases)?;
     }
-    for row in sheet.rows(&cases)? {
-        let known = report
-            .frames
-            .iter_mut()
-            .find(|known| known.name == row.name);
-        if let Some(known) = known.filter(|known| known.name != FLOOR) {
-            *known = row;
-        }
-    }
-    Ok(())
+    sheet.rows(&cases)
 }
 
 /// The cases, loaded and warm.

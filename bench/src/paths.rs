@@ -51,7 +51,7 @@ pub(crate) enum Between {
 /// Slices of a round. What else the machine does changes from second to second: gateways that are to
 /// be compared take turns faster than that.
 const SLICES: usize = 3;
-/// The same in lock step, where the tail is looked at: a slice has two or three transactions in it.
+/// The same in lock step, where the tail is looked at: of a slice it is the fourth longest transaction or so.
 const SLICES_IN_LOCK_STEP: usize = 9;
 /// How long one gateway is under load before the next has its turn.
 const SLICE: Duration = Duration::from_millis(120);

@@ -288,7 +288,7 @@ impl Controller {
         self.plane
             .check_sizes(sizes_of(&policy))
             .map_err(ApplyError::DoesNotFit)?;
-        // The digest is made while the kernel is written to: it is of no use for that.
+        // The kernel needs no digest: it is made beside.
         let (generation, digest) = thread::scope(|scope| {
             let digest = thread::Builder::new().spawn_scoped(scope, || Digest::of(&policy));
             let generation = self.put_in_force(&policy, &tables, ids, &gateway);

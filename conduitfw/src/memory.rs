@@ -1,6 +1,6 @@
 //! Memory of the controller: enough is kept to read the next policy, and the rest is the machine's.
 
-use std::fs;
+use std::{fs, process};
 
 /// Memory that the controller keeps, in use or not, beside its program and the rings of events: as much as a
 /// policy of ten thousand rules and the reading of another one take. A page that comes anew costs more than what
@@ -25,7 +25,8 @@ pub(crate) fn keep_some() {
 /// Gives back what the allocator keeps for later, where it is more than one policy takes: between two of them
 /// may lie months.
 pub(crate) fn give_back() {
-    if anonymous().is_some_and(|bytes| bytes <= KEPT.into()) {
+    let own = bytes_of(process::id(), "RssAnon:");
+    if own.is_some_and(|bytes| bytes <= u64::from(KEPT.unsigned_abs())) {
         return;
     }
     #[cfg(target_env = "gnu")]
@@ -35,14 +36,16 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Bytes of memory that this process has and no file stands behind, by `proc_pid_status(5)`.
-fn anonymous() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kibibytes: i64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes << 10)
+/// Memory of a process in bytes, by a key of `proc_pid_status(5)`.
+pub(crate) fn bytes_of(process: u32, key: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    number(&status, key).map(|kilobytes| kilobytes * 1024)
+}
+
+/// The number behind a key of a file of `proc(5)`.
+pub(crate) fn number(text: &str, key: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key))?;
+    value.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -50,14 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_knows_its_size() {
-        let before = anonymous().unwrap();
-        let more = vec![1_u8; 64 << 20];
-        let after = anonymous().unwrap();
-        assert!(
-            after - before >= 32 << 20,
-            "{before}, then {after} with {}",
-            std::hint::black_box(&more).len()
-        );
+    fn numbers_are_found_by_their_keys() {
+        let text = "pos:\t0\nmemlock:\t4194304\nVmRSS:\t   21504 kB\n";
+        assert_eq!(number(text, "memlock:"), Some(4_194_304));
+        assert_eq!(number(text, "VmRSS:"), Some(21_504));
+        assert_eq!(number(text, "VmHWM:"), None);
+        for key in ["VmRSS:", "RssAnon:"] {
+            assert!(bytes_of(process::id(), key).unwrap() > 1 << 20, "{key}");
+        }
     }
 }

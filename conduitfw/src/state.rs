@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::instance::Instance;
 
 const RECORD: &str = "in-force.json";
-/// The texts: `in-force-GENERATION.toml`.
-const TEXT: &str = "in-force-";
-/// What an earlier version called the only one.
-const EARLIER_TEXT: &str = "in-force.toml";
+/// What all files that are remembered begin with. The text is `in-force-GENERATION.toml`.
+const NAME: &str = "in-force";
 
 /// A policy in force, as it is remembered for `status` and for the next controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +41,7 @@ impl InForce {
         let name = self.text_name();
         replace_file(&directory.join(&name), text.as_bytes())?;
         replace_file(&directory.join(RECORD), &serde_json::to_vec_pretty(self)?)?;
-        forget_texts_but(&directory, &name);
+        forget_all_but(&directory, &name);
         Ok(())
     }
 
@@ -62,17 +60,16 @@ impl InForce {
     }
 
     fn text_name(&self) -> String {
-        format!("{TEXT}{}.toml", self.generation)
+        format!("{NAME}-{}.toml", self.generation)
     }
 }
 
-/// Removes the texts of policies that are not in force any more, as far as that goes: the next time tries again.
-fn forget_texts_but(directory: &Path, kept: &str) {
+/// Removes what is left of earlier policies, as far as that goes: the next time tries again.
+fn forget_all_but(directory: &Path, text: &str) {
     for file in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = file.file_name();
         let name = name.to_string_lossy();
-        let is_text = name.starts_with(TEXT) && name.ends_with(".toml");
-        if name != kept && (is_text || name == EARLIER_TEXT) {
+        if name.starts_with(NAME) && name != RECORD && name != text {
             let _ = fs::remove_file(file.path());
         }
     }
@@ -106,7 +103,9 @@ mod tests {
             site: "Works".to_owned(),
         };
         fs::create_dir_all(instance.state()).unwrap();
-        fs::write(instance.state().join(EARLIER_TEXT), "earlier").unwrap();
+        for left in ["in-force.toml", "in-force-7.toml", "in-force-7.new"] {
+            fs::write(instance.state().join(left), "earlier").unwrap();
+        }
         policy(1).save(&instance, "one").unwrap();
         policy(2).save(&instance, "two").unwrap();
         assert_eq!(InForce::load(&instance, 1), None);

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, os::fd::AsRawFd as _};
 use aya::maps::MapData;
 use serde::Serialize;
 
-use crate::dataplane::{Pins, maps::PINNED};
+use crate::{
+    dataplane::{Pins, maps::PINNED},
+    memory::{bytes_of, number},
+};
 
 /// Memory in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -26,7 +29,7 @@ impl MemoryStatus {
         Self {
             all_maps: maps.values().sum(),
             maps,
-            controller: controller.and_then(resident),
+            controller: controller.and_then(|process| bytes_of(process, "VmRSS:")),
         }
     }
 }
@@ -37,28 +40,4 @@ fn of_map(pins: &Pins, name: &str) -> Option<u64> {
     let descriptor = std::os::fd::AsFd::as_fd(map.fd()).as_raw_fd();
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
     number(&info, "memlock:")
-}
-
-fn resident(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    number(&status, "VmRSS:").map(|kilobytes| kilobytes * 1024)
-}
-
-fn number(text: &str, key: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(key))?;
-    value.split_whitespace().next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_found_by_their_keys() {
-        let text = "pos:\t0\nmemlock:\t4194304\nVmRSS:\t   21504 kB\n";
-        assert_eq!(number(text, "memlock:"), Some(4_194_304));
-        assert_eq!(number(text, "VmRSS:"), Some(21_504));
-        assert_eq!(number(text, "VmHWM:"), None);
-        assert!(resident(std::process::id()).unwrap() > 1 << 20);
-    }
 }

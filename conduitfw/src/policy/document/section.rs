@@ -228,7 +228,6 @@ impl<'t> Section<'t> {
             let help = format!("expected a table [{key}.NAME]");
             diagnostics.error("wrong-type", name.span, message, help);
         }
-        tables.sort_by_key(|(name, _)| name.span);
         tables
     }
 

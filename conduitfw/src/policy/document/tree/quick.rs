@@ -30,7 +30,7 @@ pub(super) fn read(text: &str) -> Option<Table<'_>> {
 pub(super) fn read_in_pieces(text: &str, at_least: usize) -> Option<Table<'_>> {
     let source = Source::new(text);
     let mut reader = Reader::new(source);
-    let mut slips = Slips { any: false };
+    let mut slip: Option<ParseError> = None;
     let mut piece = Vec::new();
     let mut open: usize = 0;
     for token in source.lex() {
@@ -41,8 +41,8 @@ pub(super) fn read_in_pieces(text: &str, at_least: usize) -> Option<Table<'_>> {
                 open = open.saturating_sub(1);
             }
             TokenKind::Newline if open == 0 && piece.len() >= at_least => {
-                parse_document(&piece, &mut reader, &mut slips);
-                if reader.is_unsure || slips.any {
+                parse_document(&piece, &mut reader, &mut slip);
+                if reader.is_unsure || slip.is_some() {
                     return None;
                 }
                 piece.clear();
@@ -50,20 +50,9 @@ pub(super) fn read_in_pieces(text: &str, at_least: usize) -> Option<Table<'_>> {
             _ => {}
         }
     }
-    parse_document(&piece, &mut reader, &mut slips);
+    parse_document(&piece, &mut reader, &mut slip);
     reader.finish_table();
-    (!reader.is_unsure && !slips.any).then_some(reader.root)
-}
-
-/// Whether the parser found a slip.
-struct Slips {
-    any: bool,
-}
-
-impl ErrorSink for Slips {
-    fn report_error(&mut self, _: ParseError) {
-        self.any = true;
-    }
+    (!reader.is_unsure && slip.is_none()).then_some(reader.root)
 }
 
 struct Reader<'t> {
@@ -84,7 +73,6 @@ struct Reader<'t> {
 }
 
 struct Header {
-    start: usize,
     place: Place,
     is_array: bool,
 }
@@ -118,24 +106,18 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// What could not be done was not certain to be right.
-    fn must(&mut self, done: Option<()>) {
-        self.is_unsure |= done.is_none();
-    }
-
     fn start_table(&mut self, span: Span, is_array: bool) {
         self.finish_table();
         self.keys.clear();
         self.header = Some(Header {
-            start: span.start(),
-            place: Place::new(span.start(), span.end()),
+            place: place(span),
             is_array,
         });
     }
 
     fn finish_header(&mut self, span: Span) {
         if let Some(header) = &mut self.header {
-            header.place = Place::new(header.start, span.end());
+            header.place.end = place(span).end;
         }
         std::mem::swap(&mut self.keys, &mut self.header_keys);
         self.keys.clear();
@@ -143,8 +125,7 @@ impl<'t> Reader<'t> {
 
     /// Puts the table whose entries were read into its place.
     fn finish_table(&mut self) {
-        let done = self.put_table();
-        self.must(done);
+        self.is_unsure |= self.put_table().is_none();
     }
 
     fn put_table(&mut self) -> Option<()> {
@@ -172,8 +153,7 @@ impl<'t> Reader<'t> {
 
     /// Takes a whole value to where it belongs.
     fn put(&mut self, value: Value<'t>) {
-        let done = self.put_value(value);
-        self.must(done);
+        self.is_unsure |= self.put_value(value).is_none();
     }
 
     fn put_value(&mut self, value: Value<'t>) -> Option<()> {
@@ -202,7 +182,7 @@ impl<'t> Reader<'t> {
             Some(raw) if self.keys.len() < PARTS => raw.decode_key(&mut name, slips),
             _ => self.is_unsure = true,
         }
-        let place = Place::new(span.start(), span.end());
+        let place = place(span);
         self.keys.push(Key { name, place });
     }
 
@@ -221,7 +201,7 @@ impl<'t> Reader<'t> {
             ScalarKind::Boolean(flag) => Kind::Boolean(flag),
             ScalarKind::DateTime => return None,
         };
-        Some(Value::new(kind, Place::new(span.start(), span.end())))
+        Some(Value::new(kind, place(span)))
     }
 
     /// Whether one more array or inline table may be open.
@@ -231,6 +211,10 @@ impl<'t> Reader<'t> {
         self.open.push(one);
         may
     }
+}
+
+fn place(span: Span) -> Place {
+    Place::new(span.start(), span.end())
 }
 
 /// The table that a header means by all of its key but the last part.
