@@ -203,7 +203,7 @@ impl FrameEditor for Frame {
 
     #[inline(always)]
     fn sum(&self, at: u32, bytes: u32) -> Result<u16, Truncated> {
-        match stages::sum(self.context, at, bytes) {
+        match stages::bytes::sum(self.context, at, bytes) {
             u32::MAX => Err(Truncated),
             sum => Ok(sum as u16),
         }

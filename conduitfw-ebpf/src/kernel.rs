@@ -92,7 +92,7 @@ impl ByteSource for Kernel {
     #[inline(always)]
     fn check_ipv4_options(&self, network_at: u32, header_bytes: u32) -> Result<(), Reason> {
         let number =
-            stages::check_ipv4_options(self.frame.context(), network_at, header_bytes) as u8;
+            stages::bytes::check_ipv4_options(self.frame.context(), network_at, header_bytes) as u8;
         Reason::from_number(number).map_or(Ok(()), Err)
     }
 }
@@ -249,7 +249,7 @@ impl Platform for Kernel {
     #[inline(always)]
     fn judged(&mut self, reason: u8) {
         if trace::is_on() {
-            stages::trace_judged(u32::from(reason));
+            stages::modbus::trace_judged(u32::from(reason));
         }
     }
 
@@ -320,7 +320,7 @@ impl Platform for Kernel {
     #[inline(always)]
     fn hold_flow(&mut self, pointer: *mut FlowEntry, place: u32) -> Option<&mut FlowEntry> {
         let is_held = atomic::try_lock(maps::lock_of(pointer))
-            || stages::wait_for_flow(FlowTable::Flows as u32, place) != 0;
+            || stages::flows::wait_for_flow(FlowTable::Flows as u32, place) != 0;
         if is_held {
             Some(maps::held_flow(pointer))
         } else {
@@ -355,7 +355,7 @@ impl Platform for Kernel {
         match maps::flow_pointer(table, place) {
             Some(pointer) => {
                 atomic::try_lock(maps::lock_of(pointer))
-                    || stages::wait_for_flow(table as u32, place) != 0
+                    || stages::flows::wait_for_flow(table as u32, place) != 0
             }
             None => false,
         }
@@ -373,7 +373,7 @@ impl Platform for Kernel {
         match maps::tag(table, bucket.wrapping_mul(WAYS)) {
             Some(pointer) => {
                 atomic::try_lock(pointer)
-                    || stages::wait_for_bucket(table as u32, bucket.wrapping_mul(WAYS)) != 0
+                    || stages::flows::wait_for_bucket(table as u32, bucket.wrapping_mul(WAYS)) != 0
             }
             None => false,
         }
@@ -401,7 +401,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn remember(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
-        stages::remember(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
+        stages::bytes::remember(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
     }
 
     #[inline(always)]
@@ -411,7 +411,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn repeats(&mut self, stream: u32, sequence: u32, at: u32, bytes: u32) -> bool {
-        stages::repeats(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
+        stages::bytes::repeats(self.frame.context(), stream, sequence, (at << 16) | bytes) != 0
     }
 
     #[inline(always)]
@@ -426,32 +426,32 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn read_as_far_as_it_goes(&mut self, _packet: &mut Packet) {
-        stages::read_as_far_as_it_goes(self.frame.context());
+        stages::bytes::read_as_far_as_it_goes(self.frame.context());
     }
 
     #[inline(always)]
     fn admit(&mut self, _packet: &Packet) -> Judgement {
-        Judgement::from_bits(stages::admit(self.frame.context()))
+        Judgement::from_bits(stages::flows::admit(self.frame.context()))
     }
 
     #[inline(always)]
     fn opened(&mut self, _packet: &Packet, place: u32) -> Judgement {
-        Judgement::from_bits(stages::opened(self.frame.context(), place))
+        Judgement::from_bits(stages::flows::opened(self.frame.context(), place))
     }
 
     #[inline(always)]
     fn icmp_error(&mut self, _packet: &Packet) -> Judgement {
-        Judgement::from_bits(stages::icmp_error(self.frame.context()))
+        Judgement::from_bits(stages::flows::icmp_error(self.frame.context()))
     }
 
     #[inline(always)]
     fn settle(&mut self, _packet: &Packet, place: u32) -> Judgement {
-        Judgement::from_bits(stages::settle(self.frame.context(), place))
+        Judgement::from_bits(stages::flows::settle(self.frame.context(), place))
     }
 
     #[inline(always)]
     fn doubt(&mut self, _packet: &Packet, place: u32) -> bool {
-        stages::doubt(place) != 0
+        stages::flows::doubt(place) != 0
     }
 
     #[inline(always)]
@@ -463,7 +463,7 @@ impl Platform for Kernel {
         reply: bool,
     ) -> Judgement {
         let context = self.frame.context();
-        Judgement::from_bits(stages::establish(
+        Judgement::from_bits(stages::flows::establish(
             context,
             opening_place,
             place,
@@ -473,28 +473,28 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn inspect(&mut self, _packet: &Packet, place: u32) -> Judgement {
-        Judgement::from_bits(stages::inspect(self.frame.context(), place))
+        Judgement::from_bits(stages::modbus::inspect(self.frame.context(), place))
     }
 
     #[inline(always)]
     fn inspect_reply(&mut self, _packet: &Packet, place: u32) -> Judgement {
-        Judgement::from_bits(stages::inspect_reply(self.frame.context(), place))
+        Judgement::from_bits(stages::modbus::inspect_reply(self.frame.context(), place))
     }
 
     #[inline(always)]
     fn judge_reply(&mut self, at: u32, bytes: u32, sequence: u32) -> u64 {
-        stages::judge_reply(self.frame.context(), at, bytes, sequence)
+        stages::modbus::judge_reply(self.frame.context(), at, bytes, sequence)
     }
 
     #[inline(always)]
     fn judge_split_reply(&mut self, at: u32, bytes: u32, had: u32) -> u64 {
-        stages::judge_split_reply(self.frame.context(), at, bytes, had)
+        stages::modbus::judge_split_reply(self.frame.context(), at, bytes, had)
     }
 
     #[inline(always)]
     fn judge_plain(&mut self, packet: &Packet, place: u32, slot: u32) -> Judgement {
         let scratch = maps::scratch_of(packet);
-        Judgement::from_bits(stages::judge_plain(
+        Judgement::from_bits(stages::modbus::judge_plain(
             self.frame.context(),
             scratch,
             place,
@@ -504,13 +504,13 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn find_plain(&mut self, unit: u8, function: u8, address: u16) -> u64 {
-        stages::find_plain(u32::from(unit), u32::from(function), u32::from(address))
+        stages::modbus::find_plain(u32::from(unit), u32::from(function), u32::from(address))
     }
 
     #[inline(always)]
     fn judge_plain_replies(&mut self, packet: &Packet, place: u32) -> Judgement {
         let scratch = maps::scratch_of(packet);
-        Judgement::from_bits(stages::judge_plain_replies(
+        Judgement::from_bits(stages::modbus::judge_plain_replies(
             self.frame.context(),
             scratch,
             place,
@@ -519,145 +519,145 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn judge_adu(&mut self, sequence: u32, bytes: u32) -> u64 {
-        stages::judge_adu(sequence, bytes)
+        stages::modbus::judge_adu(sequence, bytes)
     }
 
     #[inline(always)]
     fn check_registers(&mut self, sequence: u32) -> u32 {
-        stages::check_registers(sequence)
+        stages::modbus::check_registers(sequence)
     }
 
     #[inline(always)]
     fn check_register(&mut self, register: u32, interval: u32) -> u64 {
-        stages::check_register(register, interval)
+        stages::modbus::check_register(register, interval)
     }
 
     #[inline(always)]
     fn keep_register(&mut self, register: u32, interval: u32) -> u64 {
-        stages::keep_register(register, interval)
+        stages::modbus::keep_register(register, interval)
     }
 
     #[inline(always)]
     fn confirm_register(&mut self, register: u32) -> u32 {
-        stages::confirm_register(register)
+        stages::modbus::confirm_register(register)
     }
 
     #[inline(always)]
     fn confirm_written(&mut self, sequence: u32) {
-        stages::confirm_written(sequence);
+        stages::modbus::confirm_written(sequence);
     }
 
     #[inline(always)]
     fn check_coils(&mut self, sequence: u32) -> u32 {
-        stages::check_coils(sequence)
+        stages::modbus::check_coils(sequence)
     }
 
     #[inline(always)]
     fn are_coils(&mut self, at: u32, first_count: u32, value: u32) -> bool {
-        stages::are_coils(at, first_count, value) != 0
+        stages::modbus::are_coils(at, first_count, value) != 0
     }
 
     #[inline(always)]
     fn check_value(&mut self, limits: u32, register: u32, raw: u32) -> u32 {
-        stages::check_value(limits, register, raw)
+        stages::modbus::check_value(limits, register, raw)
     }
 
     #[inline(always)]
     fn keep_written(&mut self, write: u32) -> bool {
-        stages::keep_written(write) != 0
+        stages::modbus::keep_written(write) != 0
     }
 
     #[inline(always)]
     fn split(&mut self, data_end: u32, adu_start: u32) -> u32 {
-        stages::split(data_end, adu_start)
+        stages::requests::split(data_end, adu_start)
     }
 
     #[inline(always)]
     fn check_files(&mut self, sequence: u32) -> u32 {
-        stages::check_files(sequence)
+        stages::modbus::check_files(sequence)
     }
 
     #[inline(always)]
     fn check_file(&mut self, at: u32, is_first: u32) -> u64 {
-        stages::check_file(at, is_first)
+        stages::modbus::check_file(at, is_first)
     }
 
     #[inline(always)]
     fn check_coil_run(&mut self, coil: u32, interval: u32) -> u64 {
-        stages::check_coil_run(coil, interval)
+        stages::modbus::check_coil_run(coil, interval)
     }
 
     #[inline(always)]
     fn find_interval(&mut self, first: u32, count: u32, operand: u32) -> u32 {
-        stages::find_interval(first, count, operand)
+        stages::modbus::find_interval(first, count, operand)
     }
 
     #[inline(always)]
     fn accept_adu(&mut self, sequence: u32, bytes: u32) -> u32 {
-        stages::accept_adu(sequence, bytes)
+        stages::requests::accept_adu(sequence, bytes)
     }
 
     #[inline(always)]
     fn find_request_place(&mut self, limit: u32) -> u32 {
-        stages::find_request_place(limit)
+        stages::requests::find_request_place(limit)
     }
 
     #[inline(always)]
     fn request_ends(&mut self, row: u32, data_end: u32) -> u32 {
-        stages::request_ends(row, data_end)
+        stages::requests::request_ends(row, data_end)
     }
 
     #[inline(always)]
     fn request_before(&mut self, row: u32, start: u32) -> u32 {
-        stages::request_before(row, start)
+        stages::requests::request_before(row, start)
     }
 
     #[inline(always)]
     fn request_doubts(&mut self, row: u32, answered: u32, start: u32) -> u32 {
-        stages::request_doubts(row, answered, start)
+        stages::requests::request_doubts(row, answered, start)
     }
 
     #[inline(always)]
     fn take_requests_back(&mut self, sequence: u32) {
-        stages::take_requests_back(sequence);
+        stages::requests::take_requests_back(sequence);
     }
 
     #[inline(always)]
     fn neutralise_adu(&mut self, sequence: u32, bytes: u32, reason: u32) -> bool {
-        stages::neutralise_adu(sequence, bytes, reason) != 0
+        stages::requests::neutralise_adu(sequence, bytes, reason) != 0
     }
 
     #[inline(always)]
     fn adopt(&mut self, _packet: &Packet, place: u32) -> Judgement {
-        Judgement::from_bits(stages::adopt(self.frame.context(), place))
+        Judgement::from_bits(stages::flows::adopt(self.frame.context(), place))
     }
 
     #[inline(always)]
     fn adopted(&mut self, _packet: &Packet, place: u32, judgement: Judgement) -> Judgement {
-        Judgement::from_bits(stages::adopted(place, judgement.to_bits()))
+        Judgement::from_bits(stages::flows::adopted(place, judgement.to_bits()))
     }
 
     #[inline(always)]
     fn window_shift(&self, packet: &Packet) -> u32 {
         let at = packet.transport_at.wrapping_add(wire::tcp::HEADER_BYTES);
-        stages::window_shift(self.frame.context(), at, packet.payload_at)
+        stages::bytes::window_shift(self.frame.context(), at, packet.payload_at)
     }
 
     #[inline(always)]
     fn find_service(&mut self, from: u32, to: u32, transport_port: u32) -> u32 {
-        stages::find_service(from, to, transport_port)
+        stages::flows::find_service(from, to, transport_port)
     }
 
     #[inline(always)]
     fn insert(&mut self, _packet: &Packet, table: FlowTable) -> u32 {
         match table {
-            FlowTable::Flows => stages::insert_flow(),
-            FlowTable::Openings => stages::insert_opening(),
+            FlowTable::Flows => stages::flows::insert_flow(),
+            FlowTable::Openings => stages::flows::insert_opening(),
         }
     }
 
     #[inline(always)]
     fn claim(&mut self, table: FlowTable, first: u32, second: u32) -> u32 {
-        stages::claim(table as u32, first, second)
+        stages::flows::claim(table as u32, first, second)
     }
 }

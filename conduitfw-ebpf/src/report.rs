@@ -162,7 +162,7 @@ fn edited(frame: &mut Frame, packet: &Packet, judgement: Judgement, held_back: u
         frame,
         packet,
         held_back,
-        |frame, row| match stages::edit_row(frame.context(), row, is_reply) {
+        |frame, row| match stages::requests::edit_row(frame.context(), row, is_reply) {
             u32::MAX => Err(Truncated),
             changed => Ok(changed),
         },
