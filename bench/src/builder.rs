@@ -4,45 +4,43 @@ mod denials;
 mod extents;
 mod flows;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use conduitfw::dataplane::TableSizes;
-use conduitfw_tests::frames::modbus::{self, adu};
 use conduitfw_tests::frames::{ACK, SYN};
 
-use crate::cases::Case;
+use crate::cases::{Case, held};
 use crate::pacer::{Pacer, Script};
 use crate::policy::{Extent, Policy};
 use crate::report::{FLOOR, FLOOR_AND_EVENT};
 use crate::rig::{PASSED, Rig, USUAL_SIZES};
 use crate::talk::Talk;
 
-/// Modbus payloads that come again and again.
-mod payload {
-    use super::{adu, modbus};
+/// Which cases are built. The floor always is.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    /// All.
+    All,
+    /// Those in whose name one of these stands.
+    Words(&'a [String]),
+    /// Those of these names.
+    Exactly(&'a [&'a str]),
+}
 
-    /// Ten holding registers, from the range that the policy allows.
-    pub(super) fn read() -> Vec<u8> {
-        adu(0, 1, modbus::read(3, 3000, 10))
-    }
-
-    pub(super) fn values() -> Vec<u8> {
-        adu(0, 1, [&[3, 20][..], &[7; 20]].concat())
-    }
-
-    pub(super) fn write() -> Vec<u8> {
-        adu(0, 1, modbus::write_registers(2000, &[700; 10]))
-    }
-
-    pub(super) fn written() -> Vec<u8> {
-        adu(0, 1, modbus::fields(16, &[2000, 10]))
-    }
-
-    pub(super) fn repeated(adu: &[u8], count: usize) -> Vec<u8> {
-        adu.repeat(count)
+impl Wanted<'_> {
+    fn is(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Words(words) => {
+                let name = name.to_lowercase();
+                words.iter().any(|word| name.contains(&word.to_lowercase()))
+            }
+            Self::Exactly(names) => names.contains(&name),
+        }
     }
 }
 
@@ -51,7 +49,7 @@ pub(crate) struct Builder<'a> {
     object: &'a Path,
     floors: &'a Path,
     registers: bool,
-    wanted: &'a [String],
+    wanted: Wanted<'a>,
     cases: Vec<Case>,
 }
 
@@ -61,7 +59,7 @@ struct Bed {
     sizes: TableSizes,
     /// Whether nobody ever takes an event out of the buffer.
     is_full: bool,
-    rig: OnceCell<Rc<RefCell<Rig>>>,
+    rig: OnceCell<Arc<Mutex<Rig>>>,
 }
 
 impl Bed {
@@ -125,13 +123,12 @@ impl<'a> Plan<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// For this object of the kernel program and this one of the yardsticks. Only cases in whose
-    /// name one of the wanted words stands, and the floor; all when there are none.
+    /// For this object of the kernel program and this one of the yardsticks.
     pub(crate) fn new(
         object: &'a Path,
         floors: &'a Path,
         registers: bool,
-        wanted: &'a [String],
+        wanted: Wanted<'a>,
     ) -> Self {
         Self {
             object,
@@ -142,37 +139,44 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// All cases.
-    pub(crate) fn build(mut self) -> Result<Vec<Case>> {
+    /// All cases. To load a program takes its verifier a second: half of them in a thread of their own.
+    pub(crate) fn build(self) -> Result<Vec<Case>> {
+        let (mut one, mut other) = (self.another(), self);
+        thread::scope(|scope| {
+            let extents = scope.spawn(|| other.extents().context("policies of all sizes"));
+            one.flows_and_denials()?;
+            let extents = extents.join();
+            extents.map_err(|_| anyhow!("a thread that loads programs broke"))?
+        })?;
+        one.cases.append(&mut other.cases);
+        Ok(one.cases)
+    }
+
+    /// The same, without its cases.
+    fn another(&self) -> Self {
+        Self::new(self.object, self.floors, self.registers, self.wanted)
+    }
+
+    fn flows_and_denials(&mut self) -> Result<()> {
         self.floors().context("the floors")?;
         let bed = self.bed(Policy::of(Extent::USUAL), USUAL_SIZES);
         self.flows(&bed).context("established flows")?;
         self.denials(&bed).context("denials")?;
-        self.spread().context("flows in large numbers")?;
-        self.extents().context("policies of all sizes")?;
-        Ok(self.cases)
+        self.spread().context("flows in large numbers")
     }
 
     fn wants<'b>(&self, names: impl IntoIterator<Item = &'b str>) -> bool {
-        let is_wanted = |name: &str| {
-            let name = name.to_lowercase();
-            self.wanted
-                .iter()
-                .any(|word| name.contains(&word.to_lowercase()))
-        };
-        self.wanted.is_empty()
-            || names
-                .into_iter()
-                .any(|name| name == FLOOR || is_wanted(name))
+        let mut names = names.into_iter();
+        names.any(|name| name == FLOOR || self.wanted.is(name))
     }
 
     fn bed(&self, policy: Policy, sizes: TableSizes) -> Bed {
         Bed::new(policy.text(self.registers), sizes)
     }
 
-    fn rig(&self, bed: &Bed) -> Result<Rc<RefCell<Rig>>> {
+    fn rig(&self, bed: &Bed) -> Result<Arc<Mutex<Rig>>> {
         if let Some(rig) = bed.rig.get() {
-            return Ok(Rc::clone(rig));
+            return Ok(Arc::clone(rig));
         }
         let rig = Rig::load(self.object, &bed.policy, bed.sizes)?;
         if bed.is_full {
@@ -182,8 +186,8 @@ impl<'a> Builder<'a> {
             pacer.begin(&Script::of(vec![spoofed]))?;
             pacer.run(40_000)?;
         }
-        Ok(Rc::clone(
-            bed.rig.get_or_init(|| Rc::new(RefCell::new(rig))),
+        Ok(Arc::clone(
+            bed.rig.get_or_init(|| Arc::new(Mutex::new(rig))),
         ))
     }
 
@@ -253,7 +257,7 @@ impl<'a> Builder<'a> {
         }
         let rig = self.rig(bed)?;
         let mut paced = Pacer::load(self.floors, plan.flows.max(2), 2)?;
-        paced.aim(&rig.borrow().program()?)?;
+        paced.aim(&held(&rig).program()?)?;
         if !opening.templates.is_empty() {
             paced.set_states(plan.flows, [1000, 7000, 0, 0])?;
             paced.begin(opening)?;
@@ -277,8 +281,7 @@ impl<'a> Builder<'a> {
 
 /// The floor alone, the lowest of some rounds, for a run that does not measure frames.
 pub(crate) fn floor(object: &Path, floors: &Path) -> Result<f64> {
-    let wanted = [FLOOR.to_owned()];
-    let mut builder = Builder::new(object, floors, false, &wanted);
+    let mut builder = Builder::new(object, floors, false, Wanted::Exactly(&[]));
     builder.floors()?;
     let case = builder.cases.first_mut().context("no floor")?;
     let (mut with, mut without, mut empty) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);

@@ -1,7 +1,6 @@
 //! A case: the frames of a script, and what they cost.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
 
@@ -18,7 +17,7 @@ pub(crate) struct Case {
     /// The same script, aimed at nothing.
     pub(crate) empty: Pacer,
     /// Where the program's maps are; nothing for a yardstick.
-    pub(crate) rig: Option<Rc<RefCell<Rig>>>,
+    pub(crate) rig: Option<Arc<Mutex<Rig>>>,
     /// The reason for the denial of each template's frames, or that they pass; one for all, or one
     /// for each.
     pub(crate) outcomes: &'static [&'static str],
@@ -26,6 +25,11 @@ pub(crate) struct Case {
     pub(crate) drained: bool,
     /// Frames of each template in one block, a power of two.
     pub(crate) frames: u32,
+}
+
+/// A program that several cases have frames judged by.
+pub(crate) fn held(rig: &Mutex<Rig>) -> MutexGuard<'_, Rig> {
+    rig.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Nanoseconds of a template's frames in one round.
@@ -73,7 +77,7 @@ impl Case {
     fn drain(&mut self) -> Result<u64> {
         match &self.rig {
             _ if !self.drained => Ok(0),
-            Some(rig) => Ok(rig.borrow_mut().drain()),
+            Some(rig) => Ok(held(rig).drain()),
             None => self.paced.drain(),
         }
     }
@@ -85,7 +89,7 @@ impl Case {
 
     fn counts(&self) -> Result<Vec<u64>> {
         match &self.rig {
-            Some(rig) => rig.borrow().counts(),
+            Some(rig) => held(rig).counts(),
             None => Ok(Vec::new()),
         }
     }
@@ -124,7 +128,7 @@ impl Case {
 }
 
 /// The value that a quarter of them are below.
-fn lower_quartile(values: &mut [f64]) -> f64 {
+pub(crate) fn lower_quartile(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 4).copied().unwrap_or(0.0)
 }

@@ -69,7 +69,7 @@ pub(crate) fn measure(report: &mut Report, objects: &Path, registers: bool) -> R
         let mut times = Vec::new();
         for _ in 0..rounds {
             let began = Instant::now();
-            tables(&text, &mut Ids::default())?;
+            tables(&text, &mut Ids::default(), 1)?;
             times.push(milliseconds(began));
         }
         figures.add(&format!("compile {} rules", thousands(rules)), "ms", times);
@@ -87,7 +87,7 @@ pub(crate) fn measure(report: &mut Report, objects: &Path, registers: bool) -> R
     let mut times = Vec::new();
     for _ in 0..rounds {
         let began = Instant::now();
-        rig.switch()?;
+        rig.switch(0)?;
         times.push(milliseconds(began));
     }
     figures.add(control::EFFECT, "ms", times);

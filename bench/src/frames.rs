@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Wanted};
 use crate::cases::{Case, median};
 use crate::policy::knows_registers;
 use crate::report::{FLOOR, FrameRow, Report, table};
 
-/// Every case whose name holds one of the wanted words, or every case.
-pub(crate) fn cases(object: &Path, floors: &Path, wanted: &[String]) -> Result<Vec<Case>> {
+/// The wanted cases.
+pub(crate) fn cases(object: &Path, floors: &Path, wanted: Wanted<'_>) -> Result<Vec<Case>> {
     let cases = Builder::new(object, floors, knows_registers(), wanted).build();
     cases.with_context(|| object.display().to_string())
 }
@@ -26,52 +26,24 @@ const ROUNDS_OF_A_LOAD: usize = 2;
 pub(crate) fn measure(
     report: &mut Report,
     (object, floors): (&Path, &Path),
-    wanted: &[String],
+    wanted: Wanted<'_>,
 ) -> Result<()> {
     eprintln!("==> frames: {} rounds", report.rounds);
-    report.frames = rounds((object, floors), wanted, (report.rounds, ROUNDS_OF_A_LOAD))?;
-    if !wanted.is_empty() {
-        return Ok(());
-    }
-    let close = rounds(
-        (object, floors),
-        &CLOSE.map(str::to_owned),
-        (CLOSE_LOADS, 1),
-    )?;
-    for row in close.into_iter().filter(|row| row.name != FLOOR) {
-        let mut known = report.frames.iter_mut();
-        if let Some(known) = known.find(|known| known.name == row.name) {
-            *known = row;
-        }
-    }
-    Ok(())
-}
-
-/// Cases of which one may cost a twentieth more than the other: less than where the kernel puts a program makes.
-const CLOSE: [&str; 2] = ["10 rules: FC3", "10000 rules: FC3"];
-/// How often they are loaded for that.
-const CLOSE_LOADS: usize = 10;
-
-/// So many rounds, of which so many make a load.
-fn rounds(
-    (object, floors): (&Path, &Path),
-    wanted: &[String],
-    (rounds, of_a_load): (usize, usize),
-) -> Result<Vec<FrameRow>> {
     let mut cases = Vec::new();
     let mut sheet = Sheet::default();
-    for round in 0..rounds {
-        if round % of_a_load == 0 {
+    for round in 0..report.rounds {
+        if round % ROUNDS_OF_A_LOAD == 0 {
             drop(cases);
             cases = load(object, floors, wanted)?;
         }
         sheet.round(&mut cases)?;
     }
-    sheet.rows(&cases)
+    report.frames = sheet.rows(&cases)?;
+    Ok(())
 }
 
 /// The cases, loaded and warm.
-fn load(object: &Path, floors: &Path, wanted: &[String]) -> Result<Vec<Case>> {
+pub(crate) fn load(object: &Path, floors: &Path, wanted: Wanted<'_>) -> Result<Vec<Case>> {
     let mut cases = cases(object, floors, wanted)?;
     // The maps of the load before are given back behind the scenes.
     thread::sleep(AFTER_A_LOAD);
@@ -92,7 +64,7 @@ pub(crate) fn against(
     report: &mut Report,
     (object, floors): (&Path, &Path),
     before: &Path,
-    wanted: &[String],
+    wanted: Wanted<'_>,
 ) -> Result<String> {
     eprintln!("==> frames of two builds: {} rounds", report.rounds);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());

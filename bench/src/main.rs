@@ -15,6 +15,7 @@ mod links;
 mod machine;
 mod pacer;
 mod page;
+mod pairs;
 mod paths;
 mod peers;
 mod policy;
@@ -39,6 +40,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
+use builder::Wanted;
 use machine::Machine;
 use report::Report;
 
@@ -92,11 +94,16 @@ struct Arguments {
     spin: Option<String>,
 }
 
+/// Measures a part.
+type Measure<'a> = &'a dyn Fn(&mut Report) -> Result<()>;
+
 /// What can be measured by itself.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Single frames in the kernel program.
     Frames,
+    /// Frames beside those that they may cost hardly more than.
+    Pairs,
     /// Real connections through a gateway.
     Paths,
     /// The same at the pace of a plant.
@@ -109,6 +116,17 @@ enum Part {
     Worst,
     /// Settings of the gateway; only when it is named.
     Tuning,
+}
+
+impl Arguments {
+    /// Whether a part is to be measured; the settings of the gateway only when they are named.
+    fn wants(&self, part: Part) -> bool {
+        if self.only.is_empty() {
+            part != Part::Tuning
+        } else {
+            self.only.contains(&part)
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -145,28 +163,38 @@ fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.case.is_empty() {
         return quick(arguments, (&object, &floors), report);
     }
-    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
-    if wanted(Part::Frames) {
-        frames::measure(&mut report, (&object, &floors), &[]).context("frames")?;
-    }
     let registers = policy::knows_registers();
-    if wanted(Part::Paths) {
-        paths::measure(&mut report, &floors, registers).context("paths")?;
-    }
-    if wanted(Part::Time) {
-        time::measure(&mut report, &floors, registers).context("time")?;
-    }
-    if arguments.only.contains(&Part::Tuning) {
-        tuning::measure(&mut report, &floors, registers).context("tuning")?;
-    }
-    if wanted(Part::Rates) {
-        rates::measure(&mut report, &floors, registers).context("packet rate")?;
-    }
-    if wanted(Part::Control) {
-        control::measure(&mut report, &arguments.objects, registers).context("controller")?;
+    let frames = (object.as_path(), floors.as_path());
+    let parts: [(Part, Measure<'_>); 7] = [
+        (Part::Frames, &|report| {
+            frames::measure(report, frames, Wanted::All)
+        }),
+        (Part::Pairs, &|report| pairs::measure(report, frames)),
+        (Part::Paths, &|report| {
+            paths::measure(report, &floors, registers)
+        }),
+        (Part::Time, &|report| {
+            time::measure(report, &floors, registers)
+        }),
+        (Part::Tuning, &|report| {
+            tuning::measure(report, &floors, registers)
+        }),
+        (Part::Rates, &|report| {
+            rates::measure(report, &floors, registers)
+        }),
+        (Part::Control, &|report| {
+            control::measure(report, &arguments.objects, registers)
+        }),
+    ];
+    for (part, measure) in parts {
+        if arguments.wants(part) {
+            let began = Instant::now();
+            measure(&mut report)?;
+            eprintln!("    done in {:.0} s", began.elapsed().as_secs_f64());
+        }
     }
     let mut slowest = Ok(());
-    if wanted(Part::Worst) {
+    if arguments.wants(Part::Worst) {
         let is_recording = arguments.record_slowest;
         let (objects, record) = (&arguments.objects, &arguments.slowest);
         slowest = worst::measure(&mut report, objects, record, is_recording);
@@ -180,6 +208,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         report.not_measured.push(line.to_owned());
     }
     report.targets = targets::judge(&report);
+    if !arguments.only.is_empty() {
+        // Of a whole run each that was not measured is missed.
+        report.targets.retain(|target| target.found.is_some());
+    }
     report.machine.load[1] = machine::load();
     report.seconds = began.elapsed().as_secs_f64();
     tell(arguments, &report)?;
@@ -220,7 +252,7 @@ fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
 }
 
 fn spin((object, floors): (&Path, &Path), name: &str) -> Result<()> {
-    let mut cases = frames::cases(object, floors, &[name.to_owned()])?;
+    let mut cases = frames::cases(object, floors, Wanted::Exactly(&[name]))?;
     let case = cases.iter_mut().find(|case| case.title() == name);
     let case = case.with_context(|| format!("there is no case `{name}`"))?;
     eprintln!("giving frames; Ctrl-C ends it");
@@ -231,7 +263,7 @@ fn spin((object, floors): (&Path, &Path), name: &str) -> Result<()> {
 
 /// A few frames, again and again.
 fn quick(arguments: &Arguments, objects: (&Path, &Path), mut report: Report) -> Result<()> {
-    let wanted = &arguments.case;
+    let wanted = Wanted::Words(&arguments.case);
     // What one round costs in time is little: more of them find a quiet moment.
     report.rounds = arguments.rounds.max(25);
     if arguments.instructions {

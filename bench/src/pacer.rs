@@ -318,6 +318,11 @@ impl Pacer {
         Ok(())
     }
 
+    /// The numbers of the first flow, as they are by now.
+    pub(crate) fn state(&self) -> Result<[u32; STATE_WORDS]> {
+        Ok(self.states.get(&0, 0)?)
+    }
+
     /// Nanoseconds of one of the yardsticks in the plain loop of a test run.
     pub(crate) fn repeat(&mut self, name: &str, frames: u32) -> Result<f64> {
         let frame = self.frame.clone();

@@ -127,7 +127,7 @@ const HEAD: &str = "\
 | --- | --- |
 | `--json` | one object instead of tables |
 | `--save FILE`, `--compare FILE` | keep the figures, hold others against them |
-| `--only frames,paths,time,rates,control,worst` | only these parts |
+| `--only frames,pairs,paths,time,rates,control,worst` | only these parts |
 | `--only tuning` | settings of the gateway under load: see [tuning.md](tuning.md) |
 | `--rounds N` | more of them: seven unless said |
 | `--case WORDS` | only frames in whose name these stand, with the floor: some seconds |
@@ -173,10 +173,13 @@ behind it in the same round, and that is taken off; what an empty program costs 
 test run is added to every case alike, the floors included. For a frame that may be repeated (an ACK)
 the plain loop and the script agree. A round's figure is the lower quartile of its blocks, for other work
 on the machine makes some dearer; and a ratio is the median of each round's figure against the floor as it was
-measured beside it. Ten and 10,000 rules, which may differ by a twentieth, are loaded ten times for it: where the kernel
-puts a program makes more than that. After each sample the counters must say that all frames met the
+measured beside it. After each sample the counters must say that all frames met the
 fate that the case is about. The same object loaded twice differs by up to a sixth, by where the kernel
 puts it and its maps: after every second round all is loaded anew.
+
+**Frames beside others**, of which one may cost hardly more than the other, go through the same program, paced by the
+same one, turn about; a policy of 10,000 rules is in the same maps as one of ten, and the switch between them is a
+reload's. Seven rounds in each of seven loads; *min* and *max* are those of the loads.
 
 **Floors** are our own programs: one that only returns, one that parses, one that parses and looks the
 flow up in an LRU hash (*the* floor of the ratios), the same over 1k and 64k flows, one that parses and
@@ -190,8 +193,9 @@ kernel's receive offload sums up every segment that XDP does not forward, in bar
 veth* is without. A request asks for ten registers; requests and replies are a segment each, as the
 Modbus/TCP guide has it. In lock step client and server share a processor; elsewhere each has one,
 unless it says otherwise. *32 outstanding* is two connections with 16 requests each, for conduitfw
-lets no more than 16 wait in one. Gateways take turns of 120 ms on connections that stay open, and a
-ratio is that of neighbouring turns: the median of three a round, also for p99.9. Client and server run with
+lets no more than 16 wait in one. Gateways take turns of 120 ms on connections that stay open, two or three a
+round, and a ratio is the median of those of neighbouring turns, also for p99.9. In lock step bare and fast
+forwarding have thirty: of one turn p99.9 is the fourth longest transaction or so. Client and server run with
 real-time priority, so that other work on the machine delays but little.
 
 **Time**: one client with a processor of its own asks at an even pace and sleeps in between, so that
@@ -200,7 +204,8 @@ forwarding.
 
 **Packet rate**: live frames of `BPF_PROG_TEST_RUN` into a veth, 64 requests and then their 64 replies
 the other way, counted by an XDP program behind the gateway. Sender, gateway and receiver share one
-processor, and all gateways carry the same cost of the other two. Half a million frames in a run: with few
+processor, and all gateways carry the same cost of the other two. A round has six turns; drops are in each of
+them, forwarding in two, and nftables in one. Half a million frames in a run: with few
 of them what it takes to begin one makes all gateways look alike; of 20 ms 40 ns a frame are left. With so
 many frames a second nearly all that leave fast are like one that left in the same tick; one that is not
 costs the question to the routing table as well, some 60 ns. Connection tracking is spared its

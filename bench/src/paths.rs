@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::cases::median;
-use crate::peers::{Clients, Load, Server, pin, unpin, urgent};
+use crate::peers::{Clients, Load, Seen, Server, pin, unpin, urgent};
 use crate::report::{PathRow, Report};
 use crate::site::{CLIENT, SERVER, Site, existing};
 use crate::targets::{gateway, load};
@@ -22,21 +22,67 @@ const GATEWAYS: [&str; 6] = [
     gateway::FAST,
 ];
 
-/// The loads, and whether client and server share a processor.
-const LOADS: [(&str, Load, bool); 6] = [
-    (load::LOCK_STEP, of(1, 1), true),
-    (load::OUTSTANDING_16, of(1, 16), false),
+/// What clients do, and how often each gateway has its turn.
+#[derive(Clone, Copy)]
+struct Course {
+    name: &'static str,
+    load: Load,
+    /// Whether client and server share a processor.
+    is_shared: bool,
+    /// Turns of a round. What else the machine does changes from second to second: gateways that are to be
+    /// compared take turns faster than that.
+    turns: usize,
+    /// The same, of [`IN_THE_TAIL`] alone.
+    further_turns: usize,
+}
+
+impl Course {
+    const fn of(name: &'static str, load: Load) -> Self {
+        Self {
+            name,
+            load,
+            is_shared: false,
+            turns: 2,
+            further_turns: 0,
+        }
+    }
+
+    const fn on_one_core(self) -> Self {
+        Self {
+            is_shared: true,
+            ..self
+        }
+    }
+
+    const fn turns(self, turns: usize, further_turns: usize) -> Self {
+        Self {
+            turns,
+            further_turns,
+            ..self
+        }
+    }
+}
+
+/// What one transaction of a thousand takes longer than is of one turn the fourth longest or so, and another thing in
+/// each: it takes many turns to hold the gateways against each other whose tail is a target.
+const IN_THE_TAIL: [&str; 2] = [gateway::BARE, gateway::FAST];
+
+const COURSES: [Course; 6] = [
+    Course::of(load::LOCK_STEP, of(1, 1))
+        .on_one_core()
+        .turns(3, 27),
+    Course::of(load::OUTSTANDING_16, of(1, 16)),
     // A connection has 16 at most: so many may be unanswered by the specification's guide.
-    (load::OUTSTANDING_32, of(2, 16), false),
-    (load::OUTSTANDING_32_ONE_CORE, of(2, 16), true),
-    (load::CONNECTIONS_32, of(32, 1), false),
-    (load::CONNECTIONS_1000, of(1000, 1), false),
+    Course::of(load::OUTSTANDING_32, of(2, 16)).turns(3, 0),
+    Course::of(load::OUTSTANDING_32_ONE_CORE, of(2, 16)).on_one_core(),
+    Course::of(load::CONNECTIONS_32, of(32, 1)),
+    Course::of(load::CONNECTIONS_1000, of(1000, 1)),
 ];
 
 /// The same on veth alone, where XDP has to copy what it is given.
-const LOADS_ON_VETH: [(&str, Load, bool); 2] = [
-    (load::LOCK_STEP_ON_VETH, of(1, 1), true),
-    (load::OUTSTANDING_32_ON_VETH, of(2, 16), false),
+const COURSES_ON_VETH: [Course; 2] = [
+    Course::of(load::LOCK_STEP_ON_VETH, of(1, 1)).on_one_core(),
+    Course::of(load::OUTSTANDING_32_ON_VETH, of(2, 16)),
 ];
 
 /// What is between hosts and gateway.
@@ -48,11 +94,6 @@ pub(crate) enum Between {
     Veth,
 }
 
-/// Slices of a round. What else the machine does changes from second to second: gateways that are to
-/// be compared take turns faster than that.
-const SLICES: usize = 3;
-/// The same in lock step, where the tail is looked at: of a slice it is the fourth longest transaction or so.
-const SLICES_IN_LOCK_STEP: usize = 9;
 /// How long one gateway is under load before the next has its turn.
 const SLICE: Duration = Duration::from_millis(120);
 
@@ -66,11 +107,19 @@ const fn of(connections: usize, outstanding: usize) -> Load {
 /// What one gateway did with one load.
 #[derive(Default)]
 struct Outcome {
-    /// By slice.
+    /// By turn.
     rates: Vec<f64>,
     /// The same: what one transaction of a thousand takes longer than.
     tails: Vec<f64>,
     latencies: Vec<u32>,
+}
+
+impl Outcome {
+    fn add(&mut self, mut seen: Seen) {
+        self.rates.push(seen.transactions as f64 / seen.seconds);
+        self.tails.push(percentiles(&mut seen.latencies).p99_9);
+        self.latencies.extend(seen.latencies);
+    }
 }
 
 /// The gateways and a server behind each.
@@ -141,61 +190,56 @@ impl Field {
 /// Every load through every gateway, in turns.
 pub(crate) fn measure(report: &mut Report, floors: &Path, registers: bool) -> Result<()> {
     eprintln!("==> paths: {} rounds", report.rounds);
-    for (between, loads) in [
-        (Between::Wires, &LOADS[..]),
-        (Between::Veth, &LOADS_ON_VETH[..]),
+    for (between, courses) in [
+        (Between::Wires, &COURSES[..]),
+        (Between::Veth, &COURSES_ON_VETH[..]),
     ] {
         let processors = report.machine.processors;
         let field = Field::build(&GATEWAYS, floors, registers, processors, between)?;
-        run(report, &field, loads)?;
+        for course in courses {
+            run(report, &field, course).context(course.name)?;
+        }
+        field.unpin()?;
     }
     Ok(())
 }
 
-fn run(report: &mut Report, field: &Field, loads: &[(&'static str, Load, bool)]) -> Result<()> {
-    for (name, load, is_shared) in loads.iter().copied() {
-        eprintln!("    {name}");
-        field.pin(is_shared)?;
-        let mut clients = field.connect(load).context(name)?;
-        let mut outcomes: Vec<Outcome> = Vec::new();
-        outcomes.resize_with(clients.len(), Outcome::default);
-        let slices = if name == load::LOCK_STEP {
-            SLICES_IN_LOCK_STEP
-        } else {
-            SLICES
-        };
-        for turn in 0..report.rounds * slices {
+fn run(report: &mut Report, field: &Field, course: &Course) -> Result<()> {
+    eprintln!("    {}", course.name);
+    field.pin(course.is_shared)?;
+    let mut clients = field.connect(course.load)?;
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    outcomes.resize_with(clients.len(), Outcome::default);
+    let everybody: Vec<usize> = (0..clients.len()).collect();
+    let in_the_tail = |at: &usize| IN_THE_TAIL.contains(&field.sites[*at].name);
+    let some: Vec<usize> = everybody.iter().copied().filter(in_the_tail).collect();
+    for (turns, gateways) in [(course.turns, everybody), (course.further_turns, some)] {
+        for turn in 0..report.rounds * turns {
             // Nobody always follows the same one.
-            for step in 0..clients.len() {
-                let at = (turn + step) % clients.len();
+            for step in 0..gateways.len() {
+                let at = gateways[(turn + step) % gateways.len()];
                 let seen = clients[at].run(SLICE);
                 let site = &field.sites[at];
-                let mut seen =
-                    seen.with_context(|| format!("{name}, {}{}", site.name, site.says()))?;
-                let outcome = &mut outcomes[at];
-                outcome.rates.push(seen.transactions as f64 / seen.seconds);
-                outcome.tails.push(percentiles(&mut seen.latencies).p99_9);
-                outcome.latencies.extend(seen.latencies);
+                outcomes[at].add(seen.with_context(|| format!("{}{}", site.name, site.says()))?);
             }
         }
-        let by_gateway = |of: fn(&Outcome) -> &Vec<f64>| -> Vec<(&str, Vec<f64>)> {
-            let names = field.sites.iter().map(|site| site.name);
-            names
-                .zip(outcomes.iter().map(|one| of(one).clone()))
-                .collect()
-        };
-        let rates = by_gateway(|outcome| &outcome.rates);
-        let tails = by_gateway(|outcome| &outcome.tails);
-        for (site, outcome) in field.sites.iter().zip(&mut outcomes) {
-            report
-                .paths
-                .push(row(name, site.name, outcome, &rates, &tails));
-        }
     }
-    field.unpin()
+    let by_gateway = |of: fn(&Outcome) -> &Vec<f64>| -> Vec<(&str, Vec<f64>)> {
+        let names = field.sites.iter().map(|site| site.name);
+        names
+            .zip(outcomes.iter().map(|one| of(one).clone()))
+            .collect()
+    };
+    let rates = by_gateway(|outcome| &outcome.rates);
+    let tails = by_gateway(|outcome| &outcome.tails);
+    for (site, outcome) in field.sites.iter().zip(&mut outcomes) {
+        let row = row(course.name, site.name, outcome, &rates, &tails);
+        report.paths.push(row);
+    }
+    Ok(())
 }
 
-/// The median of the ratios of slices that stood side by side.
+/// The median of the ratios of turns that stood side by side.
 fn ratio(ours: &[f64], all: &[(&str, Vec<f64>)], other: &str) -> f64 {
     let Some((_, theirs)) = all.iter().find(|(name, _)| *name == other) else {
         return 0.0;

@@ -22,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) rounds: usize,
     /// Frames.
     pub(crate) frames: Vec<FrameRow>,
+    /// Frames beside those that they are held against.
+    pub(crate) pairs: Vec<PairRow>,
     /// Real connections through a gateway.
     pub(crate) paths: Vec<PathRow>,
     /// The same at the pace of a plant.
@@ -61,6 +63,21 @@ pub(crate) struct FrameRow {
     /// What of it the empty loop is.
     #[serde(default)]
     pub(crate) empty: f64,
+}
+
+/// What a frame costs against another.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PairRow {
+    /// The frame.
+    pub(crate) frame: String,
+    /// The other.
+    pub(crate) against: String,
+    /// Median over the loads.
+    pub(crate) ratio: f64,
+    /// The lowest load.
+    pub(crate) min: f64,
+    /// The highest.
+    pub(crate) max: f64,
 }
 
 /// Transactions of real clients.
@@ -220,6 +237,13 @@ impl Report {
         self.frames.iter().find(|row| row.name == name)
     }
 
+    /// What a frame costs against another.
+    pub(crate) fn pair(&self, frame: &str, against: &str) -> Option<f64> {
+        let mut rows = self.pairs.iter();
+        let row = rows.find(|row| row.frame == frame && row.against == against)?;
+        Some(row.ratio)
+    }
+
     /// A path's row.
     pub(crate) fn path(&self, load: &str, gateway: &str) -> Option<&PathRow> {
         self.paths
@@ -239,6 +263,7 @@ impl Report {
         let _ = writeln!(text, "{}\n", self.machine.sentence());
         section(&mut text, "Targets", &self.target_table());
         section(&mut text, "Frames", &self.frame_table());
+        section(&mut text, "Frames beside others", &self.pair_table());
         section(&mut text, "Paths", &self.path_table());
         section(&mut text, "Time", &self.time_table());
         section(&mut text, "Settings", &self.tuning_table());
@@ -294,6 +319,20 @@ impl Report {
         };
         let rows: Vec<_> = self.frames.iter().map(row).collect();
         table(&["frame", "ns", "ratio to floor", "min", "max"], &rows)
+    }
+
+    fn pair_table(&self) -> String {
+        let row = |row: &PairRow| {
+            vec![
+                row.frame.clone(),
+                row.against.clone(),
+                format!("{:.3}", row.ratio),
+                format!("{:.3}", row.min),
+                format!("{:.3}", row.max),
+            ]
+        };
+        let rows: Vec<_> = self.pairs.iter().map(row).collect();
+        table(&["frame", "against", "ratio", "min", "max"], &rows)
     }
 
     fn path_table(&self) -> String {
@@ -460,6 +499,10 @@ impl Report {
         let mut all = BTreeMap::new();
         for row in &self.frames {
             all.insert(format!("frame, {}", row.name), row.ratio_to_floor);
+        }
+        for row in &self.pairs {
+            let name = format!("frame, {}, against {}", row.frame, row.against);
+            all.insert(name, row.ratio);
         }
         for row in &self.paths {
             all.insert(

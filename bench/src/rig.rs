@@ -18,15 +18,12 @@ use conduitfw_common::table::{
     Active, Conduit, Counter, FUNCTIONS, Generation, Interface, InterfaceKey, Interval, Limits,
     MAX_CONDUITS, MAX_INTERVALS, MAX_LIMITS, MAX_OPERATION_ROWS, MAX_PAGES, MAX_RULE_SETS,
     MAX_SERVICES, MAX_VALUE_RANGES, Network, NetworkKey, Operation, Page, Pair, PairKey, RuleSet,
-    Service, ValueRange,
+    Service, Settings, ValueRange,
 };
 use conduitfw_common::{REASON_SLOTS, Reason};
 
 /// The loopback interface, in every network namespace.
 const LOOPBACK: u32 = 1;
-/// The slot that is measured.
-const SLOT: u32 = 0;
-
 /// What a policy gets that says nothing.
 pub(crate) const USUAL_SIZES: TableSizes = TableSizes {
     flows: 16_384,
@@ -51,22 +48,6 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Resul
     Ok(M::try_from(map)?)
 }
 
-fn write_run<V>(
-    ebpf: &mut Ebpf,
-    name: &str,
-    first: u32,
-    rows: impl IntoIterator<Item = V>,
-) -> Result<()>
-where
-    Plain<V>: Pod,
-{
-    let mut table: Table<V> = take(ebpf, name)?;
-    for (index, row) in (first..).zip(rows) {
-        table.set(index, Plain(row), 0)?;
-    }
-    Ok(())
-}
-
 /// Keys as good as drawn ones, and the same in every run (`splitmix64`).
 fn hash_keys() -> [u64; 12] {
     let mut state = 0_u64;
@@ -79,13 +60,13 @@ fn hash_keys() -> [u64; 12] {
 }
 
 /// Compiles a policy as the controller does.
-pub(crate) fn tables(policy: &str, ids: &mut Ids) -> Result<CompiledTables> {
+pub(crate) fn tables(policy: &str, ids: &mut Ids, generation: u32) -> Result<CompiledTables> {
     let loaded = load_text("policy.toml", policy).map_err(|refusal| anyhow!(refusal.render()))?;
     let surroundings = Surroundings {
         // Slower than any kernel: time-outs do not come while frames are measured.
         ticks_per_second: 1000,
         gateway_addresses: vec![IpAddr::from([10, 10, 255, 254])],
-        generation: 1,
+        generation,
     };
     compile(&loaded.policy, ids, &surroundings).map_err(|refusal| anyhow!(refusal.render()))
 }
@@ -93,8 +74,20 @@ pub(crate) fn tables(policy: &str, ids: &mut Ids) -> Result<CompiledTables> {
 impl Rig {
     /// Loads the object and puts a policy in force.
     pub(crate) fn load(object: &Path, policy: &str, sizes: TableSizes) -> Result<Self> {
+        Self::of(object, &[policy], sizes)
+    }
+
+    /// The same with a second policy, which [`Self::switch`] puts in force.
+    pub(crate) fn with_both(object: &Path, policies: [&str; 2], sizes: TableSizes) -> Result<Self> {
+        Self::of(object, &policies, sizes)
+    }
+
+    fn of(object: &Path, policies: &[&str], sizes: TableSizes) -> Result<Self> {
         let mut ids = Ids::default();
-        let tables = tables(policy, &mut ids)?;
+        let policies = (1..)
+            .zip(policies)
+            .map(|(generation, policy)| tables(policy, &mut ids, generation))
+            .collect::<Result<Vec<_>>>()?;
         let mut loader = EbpfLoader::new();
         let room = EventRoom::of_machine()?;
         for (name, rows) in sizes.rows().into_iter().chain(room.rows()) {
@@ -109,24 +102,27 @@ impl Rig {
             .try_into()?;
         program.load()?;
         let settings = sizes.settings(Some(room), hash_keys(), 0);
-        write_run(&mut ebpf, "SETTINGS", 0, [settings])?;
-        write(&mut ebpf, &tables)?;
+        let mut table: Table<Settings> = take(&mut ebpf, "SETTINGS")?;
+        table.set(0, Plain(settings), 0)?;
+        write(&mut ebpf, &policies)?;
         let mut active: Table<Active> = take(&mut ebpf, "ACTIVE")?;
         let in_force = Active {
-            word: SLOT,
+            word: 0,
             // Each frame is to get its event.
             events_a_tick: u32::MAX,
-            numbers: [tables.generation.number; 2],
+            numbers: [1, 2],
             settings,
         };
         active.set(0, Plain(in_force), 0)?;
         let reporting = take(&mut ebpf, "REPORTING")?;
+        let conduits = policies.iter().map(|tables| tables.conduits.len()).max();
+        let conduits = conduits.unwrap_or_default();
         Ok(Self {
             events: EventRings::take(&mut ebpf, &reporting)?,
             counters: take(&mut ebpf, "COUNTERS")?,
             active,
             in_force,
-            conduits: tables.conduits.len() as u32 + 1,
+            conduits: conduits as u32 + 1,
             ebpf,
         })
     }
@@ -141,8 +137,9 @@ impl Rig {
         Ok(program.fd()?.try_clone()?)
     }
 
-    /// Puts the slot in force that is in force: the one write of a switch.
-    pub(crate) fn switch(&mut self) -> Result<()> {
+    /// Puts the policy of a slot in force: the one write of a switch.
+    pub(crate) fn switch(&mut self, slot: u32) -> Result<()> {
+        self.in_force.word = slot;
         Ok(self.active.set(0, Plain(self.in_force), 0)?)
     }
 
@@ -185,56 +182,93 @@ pub(crate) fn account(before: &[u64], after: &[u64]) -> BTreeMap<&'static str, u
         .collect()
 }
 
-/// Writes the slot that is measured.
-fn write(ebpf: &mut Ebpf, tables: &CompiledTables) -> Result<()> {
-    let slot = SLOT;
-    let mut interfaces: BTreeMap<u32, u64> = BTreeMap::new();
-    for (_, vlans, row) in &tables.interfaces {
-        *interfaces.entry(*vlans).or_default() |= row.zones;
-    }
+/// Writes each policy to a slot of its own.
+fn write(ebpf: &mut Ebpf, policies: &[CompiledTables]) -> Result<()> {
+    let slots = || (0..).zip(policies);
     let mut map: HashMap<MapData, Plain<InterfaceKey>, Plain<Interface>> =
         take(ebpf, "INTERFACES")?;
-    for (vlans, zones) in interfaces {
-        let key = InterfaceKey {
-            slot,
-            ifindex: LOOPBACK,
-            vlans,
-        };
-        map.insert(Plain(key), Plain(Interface { zones }), 0)?;
+    for (slot, tables) in slots() {
+        let mut interfaces: BTreeMap<u32, u64> = BTreeMap::new();
+        for (_, vlans, row) in &tables.interfaces {
+            *interfaces.entry(*vlans).or_default() |= row.zones;
+        }
+        for (vlans, zones) in interfaces {
+            let key = InterfaceKey {
+                slot,
+                ifindex: LOOPBACK,
+                vlans,
+            };
+            map.insert(Plain(key), Plain(Interface { zones }), 0)?;
+        }
     }
     let mut map: LpmTrie<MapData, Plain<NetworkKey>, Plain<Network>> = take(ebpf, "NETWORKS")?;
-    for (prefix, address, row) in &tables.networks {
-        let key = NetworkKey {
-            slot,
-            address: *address,
-        };
-        map.insert(&NetworkRow::new(*prefix, Plain(key)), Plain(*row), 0)?;
+    for (slot, tables) in slots() {
+        for (prefix, address, row) in &tables.networks {
+            let key = NetworkKey {
+                slot,
+                address: *address,
+            };
+            map.insert(&NetworkRow::new(*prefix, Plain(key)), Plain(*row), 0)?;
+        }
     }
     let mut map: HashMap<MapData, Plain<PairKey>, Plain<Pair>> = take(ebpf, "PAIRS")?;
-    for (key, row) in &tables.pairs {
-        map.insert(Plain(PairKey { slot: 0, ..*key }), Plain(*row), 0)?;
+    for (slot, tables) in slots() {
+        for (key, row) in &tables.pairs {
+            map.insert(
+                Plain(PairKey {
+                    slot: slot as u16,
+                    ..*key
+                }),
+                Plain(*row),
+                0,
+            )?;
+        }
     }
     let mut conduits: Table<Conduit> = take(ebpf, "CONDUITS")?;
-    for (id, row) in &tables.conduits {
-        conduits.set(slot * MAX_CONDUITS + u32::from(*id), Plain(*row), 0)?;
+    for (slot, tables) in slots() {
+        for (id, row) in &tables.conduits {
+            conduits.set(slot * MAX_CONDUITS + u32::from(*id), Plain(*row), 0)?;
+        }
     }
-    write_run::<Service>(
-        ebpf,
-        "SERVICES",
-        slot * MAX_SERVICES,
-        tables.services.clone(),
-    )?;
-    let rule_sets = slot * MAX_RULE_SETS;
-    write_run::<RuleSet>(ebpf, "RULE_SETS", rule_sets, tables.rule_sets.clone())?;
-    let operations = tables.operations.iter().flatten().copied();
-    let first = slot * MAX_OPERATION_ROWS * FUNCTIONS;
-    write_run::<Operation>(ebpf, "OPERATIONS", first, operations)?;
-    let first = slot * MAX_INTERVALS;
-    write_run::<Interval>(ebpf, "INTERVALS", first, tables.intervals.clone())?;
-    write_run::<Page>(ebpf, "PAGES", slot * MAX_PAGES, tables.pages.clone())?;
-    write_run::<Limits>(ebpf, "LIMITS", slot * MAX_LIMITS, tables.limits.clone())?;
-    let first = slot * MAX_VALUE_RANGES;
-    write_run::<ValueRange>(ebpf, "VALUE_RANGES", first, tables.value_ranges.clone())?;
-    write_run::<Generation>(ebpf, "GENERATIONS", slot, [tables.generation])?;
-    Ok(())
+    let mut runs = Runs { ebpf, policies };
+    runs.write::<Service>("SERVICES", MAX_SERVICES, |tables| &tables.services)?;
+    runs.write::<RuleSet>("RULE_SETS", MAX_RULE_SETS, |tables| &tables.rule_sets)?;
+    runs.write::<Operation>("OPERATIONS", MAX_OPERATION_ROWS * FUNCTIONS, |tables| {
+        tables.operations.as_flattened()
+    })?;
+    runs.write::<Interval>("INTERVALS", MAX_INTERVALS, |tables| &tables.intervals)?;
+    runs.write::<Page>("PAGES", MAX_PAGES, |tables| &tables.pages)?;
+    runs.write::<Limits>("LIMITS", MAX_LIMITS, |tables| &tables.limits)?;
+    runs.write::<ValueRange>("VALUE_RANGES", MAX_VALUE_RANGES, |tables| {
+        &tables.value_ranges
+    })?;
+    runs.write::<Generation>("GENERATIONS", 1, |tables| {
+        std::slice::from_ref(&tables.generation)
+    })
+}
+
+/// Tables of rows that stand in a row, so many to a slot.
+struct Runs<'a> {
+    ebpf: &'a mut Ebpf,
+    policies: &'a [CompiledTables],
+}
+
+impl Runs<'_> {
+    fn write<V: Copy>(
+        &mut self,
+        name: &str,
+        rows_of_a_slot: u32,
+        rows: impl Fn(&CompiledTables) -> &[V],
+    ) -> Result<()>
+    where
+        Plain<V>: Pod,
+    {
+        let mut table: Table<V> = take(self.ebpf, name)?;
+        for (slot, tables) in (0..).zip(self.policies) {
+            for (index, row) in (slot * rows_of_a_slot..).zip(rows(tables)) {
+                table.set(index, Plain(*row), 0)?;
+            }
+        }
+        Ok(())
+    }
 }

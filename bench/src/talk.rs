@@ -8,6 +8,32 @@ use conduitfw_tests::frames::{ACK, Frame, PSH, SYN, tcp, udp};
 use crate::pacer::{Script, Template};
 use crate::policy::{PLC, PLC_V6};
 
+/// Modbus payloads that come again and again.
+pub(crate) mod payload {
+    use conduitfw_tests::frames::modbus::{self, adu};
+
+    /// Ten holding registers, from the range that the policy allows.
+    pub(crate) fn read() -> Vec<u8> {
+        adu(0, 1, modbus::read(3, 3000, 10))
+    }
+
+    pub(crate) fn values() -> Vec<u8> {
+        adu(0, 1, [&[3, 20][..], &[7; 20]].concat())
+    }
+
+    pub(crate) fn write() -> Vec<u8> {
+        adu(0, 1, modbus::write_registers(2000, &[700; 10]))
+    }
+
+    pub(crate) fn written() -> Vec<u8> {
+        adu(0, 1, modbus::fields(16, &[2000, 10]))
+    }
+
+    pub(crate) fn repeated(adu: &[u8], count: usize) -> Vec<u8> {
+        adu.repeat(count)
+    }
+}
+
 /// Who talks to whom.
 #[derive(Clone, Copy)]
 pub(crate) struct Talk {
@@ -93,4 +119,18 @@ impl Talk {
 /// Acknowledgements, and nothing else.
 pub(crate) fn acknowledge(talk: Talk) -> Result<Script> {
     Ok(Script::of(vec![talk.request(ACK, &[])?.keeping_all()]))
+}
+
+/// A request and its reply, `count` of each to a segment.
+pub(crate) fn exchange(
+    talk: Talk,
+    (request, reply): (&[u8], &[u8]),
+    count: usize,
+) -> Result<Script> {
+    let asked = talk.request(PSH | ACK, &payload::repeated(request, count))?;
+    let answered = talk.reply(PSH | ACK, &payload::repeated(reply, count))?;
+    Ok(Script::of(vec![
+        asked.adus(count, request.len()),
+        answered.adus(count, reply.len()),
+    ]))
 }

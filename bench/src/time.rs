@@ -22,7 +22,7 @@ const GATEWAYS: [&str; 5] = [
 
 /// Transactions a second, and how long one gateway has its turn.
 const PACES: [(u32, Duration); 2] = [
-    (100, Duration::from_millis(1500)),
+    (100, Duration::from_millis(1200)),
     (1000, Duration::from_millis(800)),
 ];
 

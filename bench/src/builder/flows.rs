@@ -4,10 +4,10 @@ use anyhow::Result;
 use conduitfw::dataplane::TableSizes;
 use conduitfw_tests::frames::{ACK, PSH};
 
-use super::{Bed, Builder, Plan, payload};
+use super::{Bed, Builder, Plan};
 use crate::pacer::Script;
 use crate::policy::{Extent, Policy};
-use crate::talk::{Talk, acknowledge};
+use crate::talk::{Talk, acknowledge, exchange, payload};
 
 impl Builder<'_> {
     pub(super) fn flows(&mut self, bed: &Bed) -> Result<()> {
@@ -47,8 +47,13 @@ impl Builder<'_> {
 
     /// Ten registers, asked for and given.
     pub(super) fn read(&mut self, bed: &Bed, talk: Talk, name: &str, count: usize) -> Result<()> {
-        let (read, values) = (payload::read(), payload::values());
-        self.pair(bed, talk, name, (&read, &values), count)
+        self.pair(
+            bed,
+            talk,
+            name,
+            (&payload::read(), &payload::values()),
+            count,
+        )
     }
 
     /// A request and its reply, `count` of each to a segment.
@@ -60,12 +65,7 @@ impl Builder<'_> {
         (request, reply): (&[u8], &[u8]),
         count: usize,
     ) -> Result<()> {
-        let asked = talk.request(PSH | ACK, &payload::repeated(request, count))?;
-        let answered = talk.reply(PSH | ACK, &payload::repeated(reply, count))?;
-        let script = Script::of(vec![
-            asked.adus(count, request.len()),
-            answered.adus(count, reply.len()),
-        ]);
+        let script = exchange(talk, (request, reply), count)?;
         let (first, second) = (format!("{name}, request"), format!("{name}, reply"));
         let names = [Some(first.as_str()), Some(second.as_str())];
         self.talk(bed, talk, &script, &Plan::passes(&names))
