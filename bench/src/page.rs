@@ -12,7 +12,7 @@ pub(crate) fn write(report: &Report, instructions: &Path) -> String {
     let counts = fs::read_to_string(instructions).unwrap_or_default();
     let mut text = format!("{HEAD}{}", report.tables());
     text.push_str(BOUNDS);
-    text.push_str(&bounds(report));
+    text.push_str(&bounds(report, &counts));
     if !counts.is_empty() {
         let _ = writeln!(text, "{COUNTS}{counts}");
     }
@@ -25,9 +25,8 @@ const DENIED: &str = "denied function, with its event";
 const DENIED_UNTOLD: &str = "denied function, its event lost";
 
 /// What this run says about how far any program could get.
-fn bounds(report: &Report) -> String {
+fn bounds(report: &Report, counts: &str) -> String {
     let mut text = String::new();
-    let rate = |name: &str| report.rates.iter().find(|row| row.gateway == name);
     let on_veth = |name: &str| report.path(load::LOCK_STEP_ON_VETH, name);
     let outstanding = |name: &str| report.path(load::OUTSTANDING_32, name);
     if let Some(((pass, ours), fast)) = on_veth(gateway::PASSING)
@@ -55,39 +54,7 @@ fn bounds(report: &Report) -> String {
             bare.ratio_to_function_code, pass.ratio_to_function_code, ours.ratio_to_function_code
         );
     }
-    if let Some(((pass, follow), ours)) = rate(gateway::PASSING)
-        .zip(rate(gateway::FOLLOWING))
-        .zip(rate(gateway::CONDUITFW))
-    {
-        let _ = writeln!(
-            text,
-            "- **Packet rate, kernel forwarding.** The program that only passes makes {:.3}, the one \
-             that parses and looks a flow up, as every stateful firewall has to, {:.3}, conduitfw \
-             {:.3}: {:.0}, {:.0} and {:.0} ns a frame.",
-            pass.ratio, follow.ratio, ours.ratio, pass.ns, follow.ns, ours.ns
-        );
-    }
-    if let Some((least, ours)) = rate(gateway::REDIRECTING).zip(rate(gateway::FAST)) {
-        let _ = writeln!(
-            text,
-            "- **Packet rate, fast forwarding.** The program that asks the routing table for each frame \
-             and only redirects makes {:.3}, conduitfw {:.3}: it asks once a tick for frames that are alike.",
-            least.ratio, ours.ratio
-        );
-    }
-    if let Some(((plain, follow), ours)) = rate(gateway::PLAIN_DROP)
-        .zip(rate(gateway::FOLLOWING_DROP))
-        .zip(rate(gateway::DROPS))
-    {
-        let _ = writeln!(
-            text,
-            "- **Drops.** {:.0} ns a frame for the plain drop, sender included, {:.0} for a program that \
-             parses, looks a flow up and drops ({:.3}), {:.0} for conduitfw ({:.3}): the denial is counted \
-             as well, and an event written while there is room. The first request of a kind is held \
-             against the policy; of those alike that follow in its place it is known what becomes.",
-            plain.ns, follow.ns, follow.ratio, ours.ns, ours.ratio
-        );
-    }
+    text.push_str(&bounds_of_rates(report, counts));
     let floor = report.frame(FLOOR).zip(report.frame(FLOOR_AND_EVENT));
     let event = report.frame(DENIED).zip(report.frame(DENIED_UNTOLD));
     if let Some(((floor, record), (told, untold))) = floor.zip(event) {
@@ -115,6 +82,63 @@ fn bounds(report: &Report) -> String {
         );
     }
     text.push('\n');
+    text
+}
+
+/// The same about frames a second.
+fn bounds_of_rates(report: &Report, counts: &str) -> String {
+    let mut text = String::new();
+    let rate = |name: &str| report.rates.iter().find(|row| row.gateway == name);
+    let executed = |name: &str| {
+        let mut rows = counts.lines().map(|line| line.split('|').map(str::trim));
+        let count = rows.find_map(|mut cells| (cells.nth(1)? == name).then(|| cells.next())?);
+        count.unwrap_or("?").to_owned()
+    };
+    if let Some((((pass, follow), ours), bare)) = rate(gateway::PASSING)
+        .zip(rate(gateway::FOLLOWING))
+        .zip(rate(gateway::CONDUITFW))
+        .zip(rate(gateway::BARE))
+    {
+        let _ = writeln!(
+            text,
+            "- **Packet rate, kernel forwarding.** The program that only passes makes {:.3}, the one \
+             that parses and looks a flow up, as every stateful firewall has to, {:.3}, conduitfw \
+             {:.3}: {:.0}, {:.0} and {:.0} ns a frame. The target leaves {:.0} ns for all that is done with \
+             a frame; the lookup executes {} instructions, conduitfw {} for a request and {} for its reply, none of them \
+             in a helper: lookups and the tick counter are part of the program.",
+            pass.ratio,
+            follow.ratio,
+            ours.ratio,
+            pass.ns,
+            follow.ns,
+            ours.ns,
+            bare.ns * (1.0 / 0.97 - 1.0),
+            executed(FLOOR),
+            executed("FC3, request"),
+            executed("FC3, reply")
+        );
+    }
+    if let Some((least, ours)) = rate(gateway::REDIRECTING).zip(rate(gateway::FAST)) {
+        let _ = writeln!(
+            text,
+            "- **Packet rate, fast forwarding.** The program that asks the routing table for each frame \
+             and only redirects makes {:.3}, conduitfw {:.3}: it asks once a tick for frames that are alike.",
+            least.ratio, ours.ratio
+        );
+    }
+    if let Some(((plain, follow), ours)) = rate(gateway::PLAIN_DROP)
+        .zip(rate(gateway::FOLLOWING_DROP))
+        .zip(rate(gateway::DROPS))
+    {
+        let _ = writeln!(
+            text,
+            "- **Drops.** {:.0} ns a frame for the plain drop, sender included, {:.0} for a program that \
+             parses, looks a flow up and drops ({:.3}), {:.0} for conduitfw ({:.3}): the denial is counted \
+             as well, and an event written while there is room. The first request of a kind is held \
+             against the policy; of those alike that follow in its place it is known what becomes.",
+            plain.ns, follow.ns, follow.ratio, ours.ns, ours.ratio
+        );
+    }
     text
 }
 
