@@ -29,8 +29,9 @@ use crate::{
         self, Compiled, CompiledTables, Diagnostic, Ids, Loaded, Mode, Policy, PolicyNames,
         Refusal, Surroundings,
     },
-    state::InForce,
-    status::{ControllerStatus, Status},
+    requester::Requester,
+    state::{InForce, sha256},
+    status::{ControllerStatus, FileNow, Status},
 };
 
 /// How `conduitfw run` was started.
@@ -241,7 +242,7 @@ impl Controller {
         let mut ids = self.ids.clone();
         let tables = policy::compile(policy, &mut ids, &surroundings)?;
         let gateway = surroundings.gateway_addresses;
-        let generation = self.put_in_force(policy, &tables, ids, &gateway)?;
+        let generation = self.put_in_force(policy, &tables, ids, &gateway, &Requester::Start)?;
         self.in_force.gateway = gateway;
         Ok(generation)
     }
@@ -269,7 +270,11 @@ impl Controller {
     /// # Errors
     ///
     /// The policy in force stays.
-    pub fn reload(&mut self, given: Option<PolicyText>) -> Result<Applied, ApplyError> {
+    pub fn reload(
+        &mut self,
+        given: Option<PolicyText>,
+        by: &Requester,
+    ) -> Result<Applied, ApplyError> {
         let own_file = || self.options.policy_file.display().to_string();
         let PolicyText { file, text } = match given {
             Some(given) => given,
@@ -291,7 +296,7 @@ impl Controller {
         // The kernel needs no digest: it is made beside.
         let (generation, digest) = thread::scope(|scope| {
             let digest = thread::Builder::new().spawn_scoped(scope, || Digest::of(&policy));
-            let generation = self.put_in_force(&policy, &tables, ids, &gateway);
+            let generation = self.put_in_force(&policy, &tables, ids, &gateway, by);
             let digest = digest.ok().and_then(|digest| digest.join().ok());
             (generation, digest.unwrap_or_else(|| Digest::of(&policy)))
         });
@@ -332,6 +337,7 @@ impl Controller {
         let controller = ControllerStatus {
             pid: std::process::id(),
             policy_file: self.options.policy_file.display().to_string(),
+            file_now: self.file_now(),
             watch: self.options.watch,
             started: self.started,
             events_delivered,
@@ -343,6 +349,15 @@ impl Controller {
             self.plane.maps(),
             Some(controller),
         )?)
+    }
+
+    /// What the controller's own file holds by now.
+    fn file_now(&self) -> FileNow {
+        match policy::read_text(&self.options.policy_file) {
+            Ok(text) if *text == *self.in_force.text => FileNow::InForce,
+            Ok(_) => FileNow::Another,
+            Err(_) => FileNow::Unreadable,
+        }
     }
 
     /// Takes the program off every interface and removes every pin.
@@ -387,7 +402,8 @@ impl Controller {
             .compile(&self.in_force.file, &self.in_force.text)
             .and_then(|(compiled, gateway)| {
                 let policy = &compiled.loaded.policy;
-                self.put_in_force(policy, &compiled.tables, compiled.ids, &gateway)?;
+                let by = &Requester::Addresses;
+                self.put_in_force(policy, &compiled.tables, compiled.ids, &gateway, by)?;
                 self.in_force.gateway = gateway;
                 Ok(compiled.tables.generation.number)
             });
@@ -460,6 +476,7 @@ impl Controller {
         tables: &CompiledTables,
         ids: Ids,
         gateway: &[IpAddr],
+        by: &Requester,
     ) -> Result<u32, ApplyError> {
         pin_names(&ids, &self.ids, self.plane.maps_mut()).map_err(|source| {
             DataPlaneError::Write {
@@ -477,6 +494,8 @@ impl Controller {
             since: Timestamp::now(),
             policy_file: policy.file_name().to_owned(),
             site: policy.site.name.clone(),
+            sha256: Some(sha256(policy.text())),
+            by: Some(by.to_string()),
         };
         if let Err(error) = in_force.save(&self.options.instance, policy.text()) {
             let directory = self.options.instance.state();
@@ -494,6 +513,8 @@ impl Controller {
             event: "policy",
             generation,
             policy_file: in_force.policy_file,
+            sha256: in_force.sha256,
+            by: in_force.by,
             mode: if policy.mode == Mode::Observe {
                 "observe"
             } else {

@@ -30,6 +30,7 @@ use crate::{
     memory,
     notify::{Notice, notify},
     policy::Loaded,
+    requester::Requester,
 };
 
 /// Events taken in a row before others get their turn.
@@ -121,7 +122,7 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => drop(reload(&mut controller, None)),
+            _ = hangup.recv() => drop(reload(&mut controller, None, &Requester::Hangup)),
             Some(command) = received.recv() => {
                 let is_reload = matches!(command, Command::Reload(..));
                 if obey(&mut controller, command) {
@@ -164,7 +165,7 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
                 controller.follow_interfaces();
                 controller.follow_addresses();
                 if controller.options().watch && watched.changed() {
-                    drop(reload(&mut controller, None));
+                    drop(reload(&mut controller, None, &Requester::Watch));
                 }
                 if take_events(events.get_mut(), &mut controller).any {
                     look_again = Some(Instant::now());
@@ -231,13 +232,14 @@ fn obey(controller: &mut Controller, command: Command) -> bool {
         Command::Status(reply) => {
             let _ = reply.send(status(controller));
         }
-        Command::Reload(given, reply) => {
-            let _ = reply.send(reload(controller, given));
+        Command::Reload(given, client, reply) => {
+            let _ = reply.send(reload(controller, given, &Requester::Client(client)));
         }
         Command::Events(reply) => {
             let _ = reply.send(controller.sink.follow());
         }
-        Command::Detach(reply) => {
+        Command::Detach(client, reply) => {
+            tracing::warn!("{client} has the program taken off every interface");
             let (answer, is_done) = match controller.detach() {
                 Ok(interfaces) => (detached(&interfaces), true),
                 Err(error) => (
@@ -276,15 +278,17 @@ fn status(controller: &Controller) -> Answer {
     }
 }
 
-fn reload(controller: &mut Controller, given: Option<PolicyText>) -> Answer {
+fn reload(controller: &mut Controller, given: Option<PolicyText>, by: &Requester) -> Answer {
     notify(Notice::Reloading, "putting a policy in force");
-    let answer = match controller.reload(given) {
+    let answer = match controller.reload(given, by) {
         Ok(applied) => {
-            tracing::info!("generation {} is in force", applied.generation);
+            tracing::info!("generation {} is in force, by {by}", applied.generation);
             Answer::done(&applied.to_json(), applied.to_text())
         }
         Err(error) => {
-            tracing::error!("the policy was refused, the one in force stays:\n{error}");
+            tracing::error!(
+                "the policy was refused, the one in force stays (asked for by {by}):\n{error}"
+            );
             refused(&error)
         }
     };

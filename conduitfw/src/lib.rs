@@ -21,6 +21,7 @@ pub mod naming;
 pub mod notify;
 pub mod policy;
 pub mod replay;
+pub mod requester;
 pub mod simulator;
 pub mod state;
 pub mod status;

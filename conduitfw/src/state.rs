@@ -1,9 +1,10 @@
 //! What is remembered of the policy in force beside the pins: since when, and its text.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{fmt::Write as _, fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::instance::Instance;
 
@@ -22,6 +23,23 @@ pub struct InForce {
     pub policy_file: String,
     /// The name of the site.
     pub site: String,
+    /// The SHA-256 digest of its text, in hexadecimal; nothing where an earlier version did not keep it.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Who had it put in force; nothing where an earlier version did not keep it.
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+/// The SHA-256 digest of a policy's text in hexadecimal, as `sha256sum` prints that of a file.
+#[must_use]
+pub fn sha256(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl InForce {
@@ -53,10 +71,15 @@ impl InForce {
         (remembered.generation == generation).then_some(remembered)
     }
 
-    /// Its text.
+    /// Its text, if it still is that one.
     #[must_use]
     pub fn text(&self, instance: &Instance) -> Option<String> {
-        fs::read_to_string(instance.state().join(self.text_name())).ok()
+        let text = fs::read_to_string(instance.state().join(self.text_name())).ok()?;
+        let is_it = self
+            .sha256
+            .as_ref()
+            .is_none_or(|kept| *kept == sha256(&text));
+        is_it.then_some(text)
     }
 
     fn text_name(&self) -> String {
@@ -101,6 +124,8 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             policy_file: "policy.toml".to_owned(),
             site: "Works".to_owned(),
+            sha256: Some(sha256(if generation == 1 { "one" } else { "two" })),
+            by: Some("SIGHUP".to_owned()),
         };
         fs::create_dir_all(instance.state()).unwrap();
         for left in ["in-force.toml", "in-force-7.toml", "in-force-7.new"] {
@@ -118,6 +143,26 @@ mod tests {
             .collect();
         files.sort();
         assert_eq!(files, ["in-force-2.toml", "in-force.json"]);
+        fs::write(instance.state().join("in-force-2.toml"), "three").unwrap();
+        assert_eq!(remembered.text(&instance), None, "another text");
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_digest_is_what_sha256sum_prints() {
+        // FIPS 180-4, the example of one block.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256("abc"), digest);
+    }
+
+    #[test]
+    fn what_an_earlier_version_remembered_is_read() {
+        let record =
+            r#"{"generation":7,"since":"2026-01-02T03:04:05Z","policy_file":"p","site":"s"}"#;
+        let earlier: InForce = serde_json::from_str(record).unwrap();
+        assert_eq!(
+            (earlier.generation, earlier.sha256, earlier.by),
+            (7, None, None)
+        );
     }
 }

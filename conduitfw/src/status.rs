@@ -86,6 +86,18 @@ pub struct RuleStatus {
     pub operations: u64,
 }
 
+/// What the controller's own policy file holds, against what is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileNow {
+    /// The text in force.
+    InForce,
+    /// Another text, which a reload without a name, or a restart, puts in force.
+    Another,
+    /// Nothing that can be read: a restart would fail.
+    Unreadable,
+}
+
 /// The controller, when one runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ControllerStatus {
@@ -93,6 +105,8 @@ pub struct ControllerStatus {
     pub pid: u32,
     /// The policy file that it reads on a reload.
     pub policy_file: String,
+    /// What that file holds by now.
+    pub file_now: FileNow,
     /// Whether it watches that file.
     pub watch: bool,
     /// When it started.
@@ -141,6 +155,10 @@ pub struct Status {
     pub since: Option<Timestamp>,
     /// The file that it was read from, where that is remembered.
     pub policy_file: Option<String>,
+    /// The SHA-256 digest of its text, as `sha256sum` prints it, where that is remembered.
+    pub sha256: Option<String>,
+    /// Who had it put in force, in words, where that is remembered.
+    pub by: Option<String>,
     /// The site, where that is remembered.
     pub site: Option<String>,
     /// enforce or observe.
@@ -174,7 +192,18 @@ impl Status {
     ) -> Result<Self, MapError> {
         let (slot, generation) = maps.in_force()?;
         let names = NameTable::read(maps)?;
-        let remembered = InForce::load(instance, generation.number);
+        let (since, policy_file, site, sha256, by) =
+            match InForce::load(instance, generation.number) {
+                Some(InForce {
+                    generation: _,
+                    since,
+                    policy_file,
+                    site,
+                    sha256,
+                    by,
+                }) => (Some(since), Some(policy_file), Some(site), sha256, by),
+                None => Default::default(),
+            };
         let conduits = read_conduits(maps, slot, &generation, &names)?;
         let (events, would_deny) = read_reporting(maps)?;
         let mut frames = Frames {
@@ -193,11 +222,11 @@ impl Status {
             memory: MemoryStatus::read(&pins, process),
             controller,
             generation: generation.number,
-            since: remembered.as_ref().map(|remembered| remembered.since),
-            policy_file: remembered
-                .as_ref()
-                .map(|remembered| remembered.policy_file.clone()),
-            site: remembered.map(|remembered| remembered.site),
+            since,
+            policy_file,
+            sha256,
+            by,
+            site,
             mode: mode_label(generation.observe != 0),
             interfaces: read_interfaces(&pins, maps, slot),
             frames,

@@ -2,17 +2,21 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use conduitfw_tests::frames::modbus::{self, adu};
+use conduitfw_tests::lab::source_directory;
 use conduitfw_tests::load::{Load, retransmissions};
 use conduitfw_tests::peers::{Device, Listener, ModbusClient, Plc, RawClient, connect_from};
 use conduitfw_tests::scene;
 use conduitfw_tests::scene::{DOSING, HMI, PLANT, PLC, STRANGER, Scene, dosing};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 /// Allows unit 1 to be read, and has `count` rules in all.
 fn rules(count: usize) -> String {
@@ -171,6 +175,90 @@ fn sighup_and_watch_reload_too() -> Result<()> {
     fs::write(&beside, rules(5))?;
     fs::rename(&beside, &policy)?;
     wait_for_generation(&scene, started + 2)
+}
+
+/// The digest of a file as an auditor takes it.
+fn sha256sum(file: &Path) -> Result<String> {
+    let output = Command::new("sha256sum").arg(file).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.split(' ').next().context("no digest")?.to_owned())
+}
+
+#[test]
+fn status_says_who_put_which_text_in_force_and_what_a_restart_would() -> Result<()> {
+    let mut scene = scene!(&dosing(r#""reads""#));
+    let policy = scene.conduitfw.files().policy();
+    let mut events = scene.conduitfw.events(&["--json"])?;
+    let found = |scene: &Scene| -> Result<[String; 3]> {
+        let status = scene.status()?;
+        let fields = [
+            &status["by"],
+            &status["sha256"],
+            &status["controller"]["file_now"],
+        ];
+        Ok(fields.map(|field| field.as_str().unwrap_or("nothing").to_owned()))
+    };
+    let wanted = |by: &str, digest: &str, file: &str| [by, digest, file].map(str::to_owned);
+    let first = sha256sum(&policy)?;
+    assert_eq!(
+        found(&scene)?,
+        wanted("the start of the controller", &first, "in-force")
+    );
+
+    let page = fs::read_to_string(source_directory().join("docs/operations.md"))?;
+    let status = scene.status()?;
+    for object in [&status, &status["controller"], &status["memory"]] {
+        for field in object.as_object().context("no object")?.keys() {
+            ensure!(
+                page.contains(&format!("`{field}`")),
+                "not documented: {field}"
+            );
+        }
+    }
+
+    // By name: the controller's own file is another one still.
+    let other = policy.with_extension("other");
+    fs::write(&other, rules(3))?;
+    let other_name = other.to_str().context("not UTF-8")?;
+    let reload = scene.conduitfw.output("reload", &[other_name])?;
+    ensure!(reload.status.success(), "{reload:?}");
+    let second = sha256sum(&other)?;
+    let status = found(&scene)?;
+    ensure!(status[0].starts_with("root (uid 0)"), "{status:?}");
+    assert_eq!(status[1..], wanted("", &second, "another")[1..]);
+    let words = scene.conduitfw.output("status", &[])?;
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    for part in [
+        ", by root (uid 0)",
+        &format!("sha256 {second}\n"),
+        "that file holds another policy than the one in force",
+    ] {
+        ensure!(words.contains(part), "no `{part}` in: {words}");
+    }
+    let event = events.find(|line| line.contains(r#""event":"policy","generation":2"#))?;
+    let event: Value = serde_json::from_str(&event)?;
+    assert_eq!(event["sha256"], *second);
+    assert_eq!(event["by"], *status[0]);
+
+    let process = i32::try_from(scene.conduitfw.process().context("no process")?)?;
+    kill(Pid::from_raw(process), Signal::SIGHUP)?;
+    wait_for_generation(&scene, 3)?;
+    assert_eq!(found(&scene)?, wanted("SIGHUP", &first, "in-force"));
+    fs::rename(&policy, policy.with_extension("gone"))?;
+    assert_eq!(found(&scene)?, wanted("SIGHUP", &first, "unreadable"));
+    ensure!(
+        scene
+            .conduitfw
+            .files()
+            .log()
+            .contains("in force, by SIGHUP")
+    );
+
+    // Without a controller it is known still; and who passes events on notices.
+    scene.conduitfw.stop(Signal::SIGTERM)?;
+    assert_eq!(found(&scene)?, wanted("SIGHUP", &first, "nothing"));
+    assert_eq!(events.ended()?, Some(2));
+    Ok(())
 }
 
 /// Frames that all conduits have counted.

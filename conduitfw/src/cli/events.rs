@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    Failure, complain, print,
+    Failure, print,
     reload::{connect, unexpected},
 };
 use crate::{
@@ -44,12 +44,15 @@ pub(super) fn events(instance: &Instance, arguments: &Arguments) -> Result<(), F
                     "MISSED {count} events: they came faster than they were read here\n"
                 ))?;
             }
-            Some(Answer::End) => return Ok(()),
-            Some(answer) => return Err(unexpected(answer)),
-            None => {
-                complain("the controller stopped; enforcement goes on\n");
-                return Ok(());
+            Some(Answer::End) if !arguments.follow => return Ok(()),
+            // Whoever passes events on is to notice, and to follow again.
+            Some(Answer::End) | None => {
+                return Err(Failure::System(anyhow::anyhow!(
+                    "the controller stopped, and no more events come; enforcement goes on: follow them \
+                     again when it runs"
+                )));
             }
+            Some(answer) => return Err(unexpected(answer)),
         }
     }
 }

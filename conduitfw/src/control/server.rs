@@ -25,7 +25,10 @@ use tokio::{
 };
 
 use super::protocol::{Answer, MAX_LINE_BYTES, PolicyText, Request};
-use crate::events::{Following, Published, Taken};
+use crate::{
+    events::{Following, Published, Taken},
+    requester::Client,
+};
 
 /// Clients served at once; one more waits in the kernel's queue.
 const MAX_CLIENTS: usize = 16;
@@ -42,10 +45,10 @@ const DEFAULT_GROUP: &str = "conduitfw";
 pub enum Command {
     /// [`Request::Status`].
     Status(oneshot::Sender<Answer>),
-    /// [`Request::Reload`].
-    Reload(Option<PolicyText>, oneshot::Sender<Answer>),
-    /// [`Request::Detach`].
-    Detach(oneshot::Sender<Answer>),
+    /// [`Request::Reload`], and who asks.
+    Reload(Option<PolicyText>, Client, oneshot::Sender<Answer>),
+    /// [`Request::Detach`], and who asks.
+    Detach(Client, oneshot::Sender<Answer>),
     /// [`Request::Events`].
     Events(oneshot::Sender<Following>),
 }
@@ -142,10 +145,11 @@ fn give_to_group(path: &Path, group: Option<&str>) -> io::Result<()> {
 }
 
 async fn serve(stream: UnixStream, desk: Desk, _permit: OwnedSemaphorePermit) {
+    let client = Client::of(&stream);
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(READ_AT_ONCE, reader);
     let outcome = match timeout(PATIENCE, read_request(&mut reader)).await {
-        Ok(Ok(Some(request))) => answer(request, &desk, &mut reader, &mut writer).await,
+        Ok(Ok(Some(request))) => answer(request, client, &desk, &mut reader, &mut writer).await,
         Ok(Ok(None)) => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
             send(
@@ -188,6 +192,7 @@ async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Optio
 
 async fn answer(
     request: Request,
+    client: io::Result<Client>,
     desk: &Desk,
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
@@ -200,11 +205,16 @@ async fn answer(
         // Whoever waited for a controller that hung, and was told so, does not want it done after all.
         Request::Reload { .. } | Request::Detach if has_left(reader).await => Ok(()),
         Request::Reload { policy } => {
-            let answer = ask(&desk.commands, |reply| Command::Reload(policy, reply)).await?;
+            let client = client?;
+            let answer = ask(&desk.commands, |reply| {
+                Command::Reload(policy, client, reply)
+            })
+            .await?;
             send(writer, &answer).await
         }
         Request::Detach => {
-            let answer = ask(&desk.commands, Command::Detach).await?;
+            let client = client?;
+            let answer = ask(&desk.commands, |reply| Command::Detach(client, reply)).await?;
             send(writer, &answer).await
         }
         Request::Events { follow } => {

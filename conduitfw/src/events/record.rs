@@ -153,6 +153,10 @@ pub struct PolicyInForce {
     pub generation: u32,
     /// The file that it was read from.
     pub policy_file: String,
+    /// The SHA-256 digest of its text, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Who had it put in force, in words.
+    pub by: Option<String>,
     /// enforce or observe.
     pub mode: String,
 }

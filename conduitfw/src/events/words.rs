@@ -87,12 +87,17 @@ pub fn lost_in_words(lost: &LostEvents, zone: &TimeZone) -> String {
 /// The same for a policy that came into force.
 #[must_use]
 pub fn policy_in_words(policy: &PolicyInForce, zone: &TimeZone) -> String {
+    let by = policy
+        .by
+        .as_ref()
+        .map(|by| format!(", by {}", printable(by)));
     format!(
-        "{} POLICY generation {} of {} is in force ({})",
+        "{} POLICY generation {} of {} is in force ({}){}",
         clock_time(policy.time, zone),
         policy.generation,
         printable(&policy.policy_file),
-        policy.mode
+        policy.mode,
+        by.unwrap_or_default()
     )
 }
 

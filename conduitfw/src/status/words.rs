@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    ConduitStatus, EventCounts, ForwardingStatus, Frames, InterfaceStatus, MemoryStatus, Status,
+    ConduitStatus, ControllerStatus, EventCounts, FileNow, ForwardingStatus, Frames,
+    InterfaceStatus, MemoryStatus, Status,
 };
 use crate::policy::printable;
 
@@ -15,13 +16,7 @@ fn is_guarded(interface: &InterfaceStatus) -> bool {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.controller {
-            Some(controller) => writeln!(
-                f,
-                "controller    running (process {}), policy file {}{}",
-                controller.pid,
-                printable(&controller.policy_file),
-                if controller.watch { ", watched" } else { "" }
-            )?,
+            Some(controller) => write_controller(f, controller)?,
             None if self.interfaces.iter().any(is_guarded) => writeln!(
                 f,
                 "controller    not running; the policy in force goes on being enforced"
@@ -35,10 +30,16 @@ impl fmt::Display for Status {
             if let Some(since) = &self.since {
                 write!(f, ", since {since:.0}")?;
             }
+            if let Some(by) = &self.by {
+                write!(f, ", by {}", printable(by))?;
+            }
             writeln!(f)?;
         }
         if let (Some(site), Some(file)) = (&self.site, &self.policy_file) {
             writeln!(f, "policy        {site}, from {}", printable(file))?;
+        }
+        if let Some(sha256) = &self.sha256 {
+            writeln!(f, "              sha256 {sha256}")?;
         }
         if !self.interfaces.iter().any(is_guarded) {
             writeln!(f, "interface     none: NOTHING IS FILTERED")?;
@@ -87,6 +88,28 @@ impl fmt::Display for Status {
             )?;
         }
         Ok(())
+    }
+}
+
+fn write_controller(f: &mut fmt::Formatter<'_>, controller: &ControllerStatus) -> fmt::Result {
+    writeln!(
+        f,
+        "controller    running (process {}), policy file {}{}",
+        controller.pid,
+        printable(&controller.policy_file),
+        if controller.watch { ", watched" } else { "" }
+    )?;
+    match controller.file_now {
+        FileNow::InForce => Ok(()),
+        FileNow::Another => writeln!(
+            f,
+            "              that file holds another policy than the one in force: a restart, or \
+             `conduitfw reload`, puts it in force"
+        ),
+        FileNow::Unreadable => writeln!(
+            f,
+            "              that file CANNOT BE READ: a restart would fail, and leave what is in force"
+        ),
     }
 }
 

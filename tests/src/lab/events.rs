@@ -56,6 +56,21 @@ impl Events {
         bail!("the event did not come; these did: {others:#?}")
     }
 
+    /// The exit status of the command, once it ends by itself.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn ended(&mut self) -> Result<Option<i32>> {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the command follows events still")
+    }
+
     /// Every line that comes within this time.
     #[must_use]
     pub fn within(&self, time: Duration) -> Vec<String> {
