@@ -188,17 +188,19 @@ fn write(ebpf: &mut Ebpf, policies: &[CompiledTables]) -> Result<()> {
     let mut map: HashMap<MapData, Plain<InterfaceKey>, Plain<Interface>> =
         take(ebpf, "INTERFACES")?;
     for (slot, tables) in slots() {
-        let mut interfaces: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
         for (_, vlans, row) in &tables.interfaces {
-            *interfaces.entry(*vlans).or_default() |= row.zones;
+            let sum = interfaces.entry(*vlans).or_default();
+            sum.zones |= row.zones;
+            sum.linked |= row.linked;
         }
-        for (vlans, zones) in interfaces {
+        for (vlans, interface) in interfaces {
             let key = InterfaceKey {
                 slot,
                 ifindex: LOOPBACK,
                 vlans,
             };
-            map.insert(Plain(key), Plain(Interface { zones }), 0)?;
+            map.insert(Plain(key), Plain(interface), 0)?;
         }
     }
     let mut map: LpmTrie<MapData, Plain<NetworkKey>, Plain<Network>> = take(ebpf, "NETWORKS")?;

@@ -24,8 +24,15 @@ pub fn admit<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     if packet.transport == transport::ICMP && kind == icmp::Kind::Neighbour {
         // The target is the first thing in the message's body (RFC 4861 §4.3, §4.4).
         return match p.address(packet.payload_at) {
-            Ok(target) => neighbour(p, packet, &target),
-            Err(_) => Judgement::deny(Reason::BadIcmpMessage, 0),
+            Ok(target) if packet.payload_bytes >= TARGET_BYTES => {
+                let judgement = neighbour(p, packet, &target);
+                if judgement.is_plain_pass() && !stays_on_link(p, packet) {
+                    Judgement::deny(Reason::NeighbourNotAllowed, 0)
+                } else {
+                    judgement
+                }
+            }
+            _ => Judgement::deny(Reason::BadIcmpMessage, 0),
         };
     }
     let ends = match classify::ends(p, packet) {
@@ -50,11 +57,16 @@ pub fn admit<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     }
 }
 
-/// ARP and IPv6 neighbour discovery between hosts that the policy knows. The sender must be at home
-/// on the interface; a probe for one's own address (RFC 5227 §1.1, RFC 4862 §5.4) has no sender yet.
+/// Bytes of the address that a message of neighbour discovery is about.
+const TARGET_BYTES: u32 = 16;
+
+/// ARP and IPv6 neighbour discovery between hosts that the policy knows. The sender must be at home on the
+/// interface; so must the target of who claims it for its own, or probes for it without an address of its own yet
+/// (RFC 5227 §1.1, RFC 4861 §4.4, RFC 4862 §5.4): a host's address is not another zone's to take.
 #[inline(always)]
 fn neighbour<P: Platform>(p: &P, packet: &Packet, target: &[u32; 4]) -> Judgement {
-    let is_at_home = if is_unspecified(&packet.source) || is_link_local(&packet.source) {
+    let probes = is_unspecified(&packet.source);
+    let is_at_home = if probes || is_link_local(&packet.source) {
         classify::zones_here(p, packet.vlans).map(|_| ())
     } else {
         classify::source(p, &packet.source, packet.vlans).map(|_| ())
@@ -62,11 +74,43 @@ fn neighbour<P: Platform>(p: &P, packet: &Packet, target: &[u32; 4]) -> Judgemen
     if let Err(reason) = is_at_home {
         return Judgement::deny(reason, 0);
     }
-    if is_link_local(target) || classify::is_known(p, target) {
+    if is_link_local(target) && !classify::is_known(p, target) {
+        return Judgement::pass(0);
+    }
+    let claims = probes || packet.icmp_type == icmp::NEIGHBOUR_ADVERTISEMENT;
+    if claims {
+        return match classify::source(p, target, packet.vlans) {
+            Ok(_) => Judgement::pass(0),
+            Err(reason) => Judgement::deny(reason, 0),
+        };
+    }
+    if classify::is_known(p, target) {
         Judgement::pass(0)
     } else {
         Judgement::deny(Reason::NeighbourNotAllowed, 0)
     }
+}
+
+/// Whether a message of neighbour discovery ends on the link that it came by, or at the gateway. One to the address
+/// of a host elsewhere would be routed like any packet, with whatever it carries.
+#[inline(always)]
+fn stays_on_link<P: Platform>(p: &P, packet: &Packet) -> bool {
+    if is_link_local(&packet.destination) || is_link_local_group(&packet.destination) {
+        return true;
+    }
+    match p.network(p.seen().slot, &packet.destination) {
+        Some(network) if network.zone == GATEWAY_ZONE => true,
+        Some(network) => classify::interface_here(p, packet.vlans)
+            .is_ok_and(|interface| classify::is_member(interface.linked, network.zone)),
+        None => false,
+    }
+}
+
+/// `ff02::/16` (RFC 4291 §2.7).
+#[inline(always)]
+const fn is_link_local_group(address: &[u32; 4]) -> bool {
+    let [first, ..] = *address;
+    u32::from_be(first) >> 16 == 0xff02
 }
 
 #[inline(always)]
@@ -164,16 +208,39 @@ pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     }
     for table in [FlowTable::Flows, FlowTable::Openings] {
         if let Some(found) = find(p, table, &quoted) {
-            let conduit = p
-                .flow_seen(table, found.place)
-                .map_or(0, |entry| entry.conduit);
-            return Judgement::pass(conduit);
+            let Some(entry) = p.flow_seen(table, found.place) else {
+                return denied;
+            };
+            return if is_on_its_way(entry, &quoted) {
+                Judgement::pass(entry.conduit)
+            } else {
+                denied
+            };
         }
     }
     denied
 }
 
-/// The addresses and ports of the packet that an ICMP error quotes.
+/// Whether a flow may have had the segment that an ICMP error quotes: its number is one that is on its way (RFC 5927
+/// §4.1). Any host of the responder's zone may tell of errors, and ports are soon guessed.
+#[inline(always)]
+fn is_on_its_way(entry: &FlowEntry, quoted: &Packet) -> bool {
+    if quoted.transport != transport::TCP {
+        return true;
+    }
+    let side = match entry.direction_of(quoted) {
+        Some(Direction::Request) => &entry.request,
+        Some(Direction::Reply) => &entry.reply,
+        None => return false,
+    };
+    if entry.phase < phase::ESTABLISHED {
+        return quoted.sequence.wrapping_add(1) == side.next;
+    }
+    quoted.sequence.wrapping_sub(side.acknowledged) <= side.next.wrapping_sub(side.acknowledged)
+}
+
+/// The addresses, ports and TCP sequence number of the packet that an ICMP error quotes: eight bytes behind its IP
+/// header, at least, are within the message (RFC 792).
 #[inline(always)]
 fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
     let at = packet.payload_at;
@@ -202,6 +269,9 @@ fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
         }
         quoted.transport_at = at.wrapping_add(40);
     }
+    if quoted.transport_at.wrapping_add(QUOTED_BYTES) > packet.packet_end {
+        return None;
+    }
     if quoted.transport == transport::ICMP {
         quoted.icmp_type = p.u8(quoted.transport_at).ok()?;
         let identifier = p.u16(quoted.transport_at.wrapping_add(4)).ok()?;
@@ -213,9 +283,13 @@ fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
     } else {
         quoted.source_port = p.u16(quoted.transport_at).ok()?;
         quoted.destination_port = p.u16(quoted.transport_at.wrapping_add(2)).ok()?;
+        quoted.sequence = p.u32(quoted.transport_at.wrapping_add(4)).ok()?;
     }
     Some(quoted)
 }
+
+/// What is quoted at least of the transport header.
+const QUOTED_BYTES: u32 = 8;
 
 /// Whether a conduit allows a new flow and its rate is not used up: then [`Judgement::OPEN`].
 #[inline(always)]

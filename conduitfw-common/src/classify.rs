@@ -23,25 +23,34 @@ pub struct Ends {
 /// [`Reason::UnknownInterface`].
 #[inline(always)]
 pub fn zones_here<P: Platform>(p: &P, vlans: u32) -> Result<u64, Reason> {
+    interface_here(p, vlans).map(|interface| interface.zones)
+}
+
+/// The interface that the frame came in by, with its tags.
+///
+/// # Errors
+/// [`Reason::UnknownInterface`].
+#[inline(always)]
+pub fn interface_here<P: Platform>(p: &P, vlans: u32) -> Result<Interface, Reason> {
     let key = InterfaceKey {
         slot: p.seen().slot,
         ifindex: p.ifindex(),
         vlans,
     };
-    zones_behind(key, |key| p.interface(key)).ok_or(Reason::UnknownInterface)
+    interface_of(key, |key| p.interface(key)).ok_or(Reason::UnknownInterface)
 }
 
-/// The zones behind an interface with these tags, or with any, by the table that `look` looks into.
+/// The row of an interface with these tags, or with any, by the table that `look` looks into.
 #[inline(always)]
-pub fn zones_behind<L>(mut key: InterfaceKey, look: L) -> Option<u64>
+pub fn interface_of<L>(mut key: InterfaceKey, look: L) -> Option<Interface>
 where
     L: Fn(&InterfaceKey) -> Option<Interface>,
 {
     if let Some(interface) = look(&key) {
-        return Some(interface.zones);
+        return Some(interface);
     }
     key.vlans = ANY_VLANS;
-    look(&key).map(|interface| interface.zones)
+    look(&key)
 }
 
 /// The network of a source address, which must be at home where the frame came in.

@@ -2,6 +2,7 @@
 //! connection opens anew or ends.
 
 use crate::admit::observe_or;
+use crate::adopt::may_be_adopted;
 use crate::classify;
 use crate::flow::connection::{CONTROL_FLAGS, ahead};
 use crate::flow::entry::{Direction, FlowEntry, flow_flag, phase};
@@ -66,6 +67,12 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
         let judgement = Judgement::deny(Reason::OutOfWindow, conduit).going(direction);
         return observe_or(p, conduit, judgement);
     }
+    let was_seen_from_the_start = had_flags & flow_flag::ADOPTED == 0;
+    if is_timed_out && was_seen_from_the_start && may_be_adopted(p, packet) {
+        // What its responder has got of it since is not known: it is none to be picked up.
+        let judgement = Judgement::deny(Reason::NoFlow, conduit).going(direction);
+        return observe_or(p, conduit, judgement);
+    }
     // A closed one is remembered until the next of its ports is open: the SYN may yet be denied.
     if is_timed_out || (is_syn && was_in > phase::CLOSED && direction == Direction::Request) {
         remove(p, FlowTable::Flows, place);
@@ -108,7 +115,13 @@ pub fn settle<P: Platform>(p: &mut P, packet: &Packet, place: u32) -> Judgement 
     let Some(entry) = p.flow(FlowTable::Flows, place) else {
         return Judgement::deny(Reason::NoFlow, conduit);
     };
-    entry.last_seen_ticks = now;
+    // Of a connection that ends only its responder says that it goes on: what the initiator sends may be for nobody,
+    // and would keep the flow, and its stream, as long as he likes.
+    let is_believed = was_in < phase::CLOSING
+        || (direction == Direction::Reply && packet.tcp_flags & flag::RST == 0);
+    if is_believed {
+        entry.last_seen_ticks = now;
+    }
     follow(entry, packet, direction)
 }
 

@@ -115,7 +115,7 @@ reasons! {
     17 SpoofedSource "spoofed-source" "the source address belongs to no zone of the interface it came in on"
     18 UnknownDestination "unknown-destination" "the destination address belongs to no zone"
     19 NoConduit "no-conduit" "no conduit allows this traffic between the two zones"
-    20 NeighbourNotAllowed "neighbour-not-allowed" "address resolution between hosts that the policy does not know"
+    20 NeighbourNotAllowed "neighbour-not-allowed" "address resolution about a host that the policy does not know, or addressed to one that is not on the link"
     21 IcmpTypeNotAllowed "icmp-type-not-allowed" "an ICMP message other than echo, errors and neighbour discovery"
     // track
     24 NoFlow "no-flow" "a segment of a connection that is not known"

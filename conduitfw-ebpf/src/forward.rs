@@ -159,7 +159,7 @@ fn find_home(slot: u32, ifindex: u32, vlans: u32, address: &Address) -> bool {
         ifindex,
         vlans,
     };
-    let zones = classify::zones_behind(key, maps::interface).unwrap_or(0);
+    let zones = classify::interface_of(key, maps::interface).map_or(0, |interface| interface.zones);
     classify::is_member(zones, network.zone)
 }
 

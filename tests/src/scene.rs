@@ -19,6 +19,8 @@ pub const PLC: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 20, 0, 10));
 pub const PLC_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x10));
 /// The gateway, seen from the operations zone.
 pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 10, 0, 1));
+/// The gateway, seen from the control zone.
+pub const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 1));
 
 /// Zones and assets of the plant.
 pub const PLANT: &str = r#"

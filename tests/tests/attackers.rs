@@ -148,6 +148,109 @@ fn a_reset_that_the_responder_believes_frees_the_flow() {
 }
 
 #[test]
+fn a_flow_that_is_over_is_not_kept_by_its_initiator() {
+    // The same, and then a segment from time to time for which the responder has a reset, if anything.
+    let mut simulator = with(&usual_times("registers, reset"), settings(USUAL));
+    let mut now = 1_000_000;
+    let ends_soon = |simulator: &mut Simulator, port: u16, now: u64| {
+        let client = (HMI.0, port);
+        for frame in handshake(client, PLC) {
+            passes(simulator, &frame, now);
+        }
+        let lost = tcp(client, PLC).flags(ACK | PSH).seq(100).ack(500);
+        passes(simulator, &lost.payload([0]).spoil_checksum(), now);
+        passes(simulator, &tcp(client, PLC).flags(RST).seq(100), now);
+    };
+    let keeps = |simulator: &mut Simulator, port: u16, now: u64| {
+        let client = (HMI.0, port);
+        passes(simulator, &tcp(client, PLC).flags(ACK).seq(101).ack(1), now);
+        let reset = tcp(PLC, client).vlan(VLAN).flags(RST).seq(1);
+        passes(simulator, &reset, now);
+    };
+    for batch in 0..6 {
+        for port in batch * 1000..batch * 1000 + 1000 {
+            now += 3;
+            ends_soon(&mut simulator, 1000 + port, now);
+        }
+        for port in 0..batch * 1000 + 1000 {
+            keeps(&mut simulator, 1000 + port, now);
+        }
+    }
+    for _ in 0..3 {
+        now += 40 * SECOND;
+        for port in 0..6000 {
+            keeps(&mut simulator, 1000 + port, now);
+        }
+    }
+    for port in 30_000..30_200 {
+        now += SECOND;
+        for frame in handshake((HMI.0, port), PLC) {
+            assert!(
+                passes(&mut simulator, &frame, now),
+                "port {port} is refused"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_was_seen_from_the_start_is_not_picked_up_in_the_middle() {
+    let picks_up = Settings {
+        adopt_until_ticks: u64::MAX,
+        ..settings(USUAL)
+    };
+    let mut simulator = with(&usual_times("registers, reset"), picks_up);
+    for frame in handshake(HMI, PLC) {
+        assert!(passes(&mut simulator, &frame, 1000));
+    }
+    // Half a request, and a reset that the responder throws away.
+    let half = tcp(HMI, PLC).flags(PSH | ACK).seq(100).ack(500);
+    assert!(passes(
+        &mut simulator,
+        &half.payload([0, 1, 0, 0, 0, 6, 1]),
+        1001
+    ));
+    let reset = tcp(HMI, PLC).flags(RST).seq(107).spoil_checksum();
+    assert!(passes(&mut simulator, &reset, 1002));
+    let whole = adu(1, 1, read(3, 0, 1));
+    // By itself a read, and behind that half a write of register 0x0b00.
+    let behind = [6, 0x0b, 0, 0, 0, 6, 1, 3, 0, 0, 0, 1];
+    let segment = tcp(HMI, PLC).flags(PSH | ACK).seq(107).ack(500);
+    let late = 1002 + 61 * SECOND;
+    assert_eq!(
+        sends(&mut simulator, &segment.payload(behind), late).1,
+        Some(Reason::NoFlow)
+    );
+    // One of which nothing was seen is.
+    let other = tcp((HMI.0, 7000), PLC).flags(PSH | ACK).seq(107).ack(500);
+    assert!(passes(&mut simulator, &other.payload(whole), late));
+}
+
+#[test]
+fn a_connection_that_its_responder_half_closed_goes_on_while_it_answers() {
+    let mut simulator = opened(&usual_times("registers, drop"));
+    let mut now = 1001;
+    let fin = tcp(PLC, HMI).vlan(VLAN).flags(FIN | ACK).seq(500).ack(100);
+    assert!(passes(&mut simulator, &fin, now));
+    for number in 0..10 {
+        now += 40 * SECOND;
+        let sequence = 100 + 12 * u32::from(number);
+        let asked = tcp(HMI, PLC)
+            .flags(PSH | ACK)
+            .seq(sequence)
+            .ack(501)
+            .payload(adu(number, 1, read(3, 0, 1)));
+        assert!(passes(&mut simulator, &asked, now), "request {number}");
+        let taken = tcp(PLC, HMI)
+            .vlan(VLAN)
+            .flags(ACK)
+            .seq(501)
+            .ack(sequence + 12);
+        assert!(passes(&mut simulator, &taken, now), "answer {number}");
+    }
+}
+
+#[test]
 fn a_forged_reset_takes_no_live_connection_its_time() {
     let mut simulator = opened(&usual_times("registers, drop"));
     assert!(passes(&mut simulator, &request(), 1001));
@@ -257,12 +360,55 @@ fn a_third_zone_tells_nobody_of_errors() {
     let policy = policy_of("registers, reset")
         + "\n[zones.guest]\ninterfaces = [\"lo\"]\nnetworks = [\"10.66.0.0/24\"]\nvlans = [66]\n";
     let mut simulator = opened(&policy);
-    let quoted = tcp(HMI, PLC).seq(0).payload(b"anything at all".to_vec());
+    let quoted = tcp(HMI, PLC).seq(100).payload(b"anything at all".to_vec());
     let rest = [vec![0, 0, 2, 40], quoted.packet()].concat();
     let error = |source, tag| icmp(source, HMI.0, (3, 4), rest.clone()).vlan(tag);
     let guests = sends(&mut simulator, &error([10, 66, 0, 9], 66), 1001);
     assert_eq!(guests.1, Some(Reason::IcmpErrorWithoutFlow));
     assert!(passes(&mut simulator, &error([10, 20, 0, 1], VLAN), 1001));
+}
+
+#[test]
+fn an_icmp_error_is_about_a_segment_that_is_on_its_way() {
+    let mut simulator = opened(&policy_of("registers, reset"));
+    assert!(passes(&mut simulator, &request(), 1001));
+    // Of the request's segment, 100 to 111, nothing is acknowledged.
+    let error = |quoted: &Frame, bytes: usize| {
+        let quote = &quoted.packet()[..bytes];
+        let rest = [&[0, 0, 2, 40][..], quote].concat();
+        icmp([10, 20, 0, 1], HMI.0, (3, 4), rest).vlan(VLAN)
+    };
+    let of = |sequence| tcp(HMI, PLC).seq(sequence).payload(b"anything".to_vec());
+    for (sequence, is_told) in [
+        (99, false),
+        (100, true),
+        (112, true),
+        (113, false),
+        (0, false),
+        (1 << 31, false),
+    ] {
+        let told = sends(&mut simulator, &error(&of(sequence), 28), 1002);
+        let wanted = (!is_told).then_some(Reason::IcmpErrorWithoutFlow);
+        assert_eq!(told.1, wanted, "{sequence}");
+    }
+    // What is quoted stands in the message, not behind it.
+    let cut = error(&of(100), 24);
+    let mut frame = cut.build();
+    frame.extend_from_slice(&of(100).packet()[24..]);
+    let judged = simulator.judge(&frame, LOOPBACK, 1003);
+    assert_eq!(
+        judged.judgement.reason(),
+        Some(Reason::IcmpErrorWithoutFlow)
+    );
+    // So with one that is opened only.
+    let syn = tcp((HMI.0, 7000), PLC).flags(SYN).seq(5000);
+    assert!(passes(&mut simulator, &syn, 1004));
+    let other = tcp((HMI.0, 7000), PLC).flags(SYN).seq(5001);
+    assert_eq!(
+        sends(&mut simulator, &error(&other, 28), 1005).1,
+        Some(Reason::IcmpErrorWithoutFlow)
+    );
+    assert!(passes(&mut simulator, &error(&syn, 28), 1005));
 }
 
 #[test]

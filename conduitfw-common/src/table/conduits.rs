@@ -38,6 +38,8 @@ pub struct InterfaceKey {
 pub struct Interface {
     /// Bit `n` is set for zone id `n`.
     pub zones: u64,
+    /// The same, and behind a port of a bridge those of the other port too: whose hosts are on one link with it.
+    pub linked: u64,
 }
 
 /// Key of `NETWORKS`, a longest-prefix trie. The prefix length counts the 32 bits of `slot`.

@@ -21,7 +21,7 @@ pub use reporting::{Counter, EVENT_BURST, EVENTS_A_SECOND, Reporting};
 
 /// Raised whenever a layout or a meaning in this module or in [`crate::event`] changes: the
 /// controller does not take over pinned maps of another version.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Policies that the maps hold at once: the one in force and the next one.
 pub const SLOTS: u32 = 2;

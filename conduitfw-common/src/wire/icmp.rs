@@ -11,6 +11,10 @@ use crate::wire::ethernet;
 const HEADER_BYTES: u32 = 8;
 /// Hop limit that only a neighbour can deliver (RFC 4861 §7.1).
 const NEIGHBOUR_HOP_LIMIT: u8 = 255;
+/// Asks who has an address (RFC 4861 §4.3).
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+/// Says who has an address (RFC 4861 §4.4).
+pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// What an ICMP message is to a firewall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,9 @@ pub const fn kind(packet: &Packet) -> Kind {
             128 => Kind::EchoRequest,
             129 => Kind::EchoReply,
             1..=4 => Kind::Error,
-            135 | 136 if packet.hop_limit == NEIGHBOUR_HOP_LIMIT && packet.icmp_code == 0 => {
+            NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT
+                if packet.hop_limit == NEIGHBOUR_HOP_LIMIT && packet.icmp_code == 0 =>
+            {
                 Kind::Neighbour
             }
             _ => Kind::Other,

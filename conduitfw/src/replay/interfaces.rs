@@ -62,7 +62,11 @@ impl Interfaces {
                 let name = format!("untagged {}", zone.name);
                 ports.push((0, interfaces.port(&name)));
                 let zones = 1_u64.checked_shl(zone.id.0.into()).unwrap_or(0);
-                tables.interfaces.push((name, 0, Interface { zones }));
+                let interface = Interface {
+                    zones,
+                    linked: zones,
+                };
+                tables.interfaces.push((name, 0, interface));
             }
             interfaces.by_zone.insert(zone.id.0, ports);
         }

@@ -19,7 +19,7 @@ use conduitfw_common::table::{
     NetworkKey, Operation, Pair, PairKey, Reporting, RuleSet, Service, Settings,
 };
 use conduitfw_tests::lab::{ebpf_object, skipped_without_root};
-use conduitfw_tests::scene::{GATEWAY, HMI, HMI_V6, PLC, PLC_V6};
+use conduitfw_tests::scene::{GATEWAY, GATEWAY_V6, HMI, HMI_V6, PLC, PLC_V6};
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
@@ -208,7 +208,7 @@ impl Bench {
         self.generation += 1;
         let surroundings = Surroundings {
             ticks_per_second: 1000,
-            gateway_addresses: vec![GATEWAY],
+            gateway_addresses: vec![GATEWAY, GATEWAY_V6],
             generation: self.generation,
         };
         let tables = compile(&loaded.policy, &mut self.ids, &surroundings)
@@ -236,18 +236,20 @@ impl Bench {
 
     pub(crate) fn write(&mut self, slot: u32, tables: &CompiledTables) {
         // Zones of different interfaces meet on the only one there is.
-        let mut interfaces: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
         for (_, vlans, row) in &tables.interfaces {
-            *interfaces.entry(*vlans).or_default() |= row.zones;
+            let sum = interfaces.entry(*vlans).or_default();
+            sum.zones |= row.zones;
+            sum.linked |= row.linked;
         }
-        for (vlans, zones) in interfaces {
+        for (vlans, interface) in interfaces {
             let key = InterfaceKey {
                 slot,
                 ifindex: LOOPBACK,
                 vlans,
             };
             self.interfaces
-                .insert(Plain(key), Plain(Interface { zones }), 0)
+                .insert(Plain(key), Plain(interface), 0)
                 .unwrap();
         }
         for (prefix, address, row) in &tables.networks {

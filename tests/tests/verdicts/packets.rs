@@ -36,7 +36,7 @@ udp = [123]
 
 [zones.cell]
 interfaces = ["eth2"]
-networks = ["10.30.0.0/24"]
+networks = ["10.30.0.0/24", "fd00:30::/64"]
 vlans = ["10", "100.20"]
 "#;
     format!("{PLANT}{DOSING}{more}")
@@ -52,6 +52,12 @@ fn to_v6(port: u16) -> Frame {
 
 const fn v4(network: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, network, 0, host)
+}
+
+/// A message of neighbour discovery about `target`.
+fn about(kind: u8, source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr) -> Frame {
+    let rest = [&[0; 4][..], &target.octets()].concat();
+    icmp(source, destination, (kind, 0), rest).hop_limit(255)
 }
 
 #[test]
@@ -82,7 +88,37 @@ fn address_resolution_is_for_hosts_that_the_policy_knows() {
             Drop(Reason::BadArpPacket),
         ),
         ("solicitation", neighbour_solicitation(hmi6, plc6), Pass),
-        ("advertisement", neighbour_advertisement(plc6, hmi6), Pass),
+        (
+            "solicitation, to a group of the site",
+            about(135, hmi6, v6("ff05::1:ff00:10"), plc6),
+            Drop(Reason::NeighbourNotAllowed),
+        ),
+        // Whatever it carries would be routed to a host in another zone.
+        (
+            "advertisement to another zone",
+            neighbour_advertisement(hmi6, v6("fd00:30::5")),
+            Drop(Reason::NeighbourNotAllowed),
+        ),
+        (
+            "advertisement within the zone",
+            neighbour_advertisement(hmi6, v6("fd00:10::6")),
+            Pass,
+        ),
+        (
+            "advertisement to the gateway, beyond its interface here",
+            neighbour_advertisement(hmi6, v6("fd00:20::1")),
+            Pass,
+        ),
+        (
+            "advertisement to the gateway's link",
+            neighbour_advertisement(hmi6, v6("fe80::1")),
+            Pass,
+        ),
+        (
+            "advertisement of a stranger to another zone",
+            neighbour_advertisement(lost, plc6),
+            Drop(Reason::SpoofedSource),
+        ),
         (
             "solicitation of a stranger",
             neighbour_solicitation(hmi6, lost),
@@ -92,6 +128,56 @@ fn address_resolution_is_for_hosts_that_the_policy_knows() {
             "solicitation from afar",
             neighbour_solicitation(hmi6, plc6).hop_limit(254),
             Drop(Reason::UnknownDestination),
+        ),
+    ]);
+}
+
+#[test]
+fn an_address_is_not_another_zones_to_take_nor_to_keep_its_host_from() {
+    let mut bench = bench!(&broad());
+    let hmi = v4(10, 5);
+    let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+    let hmi6 = v6("fd00:10::5");
+    bench.all(&[
+        (
+            "advertisement of another zone's host",
+            about(136, hmi6, v6("ff02::1"), v6("fd00:30::5")),
+            Drop(Reason::SpoofedSource),
+        ),
+        (
+            "the same by link",
+            about(136, v6("fe80::5"), v6("ff02::1"), v6("fd00:30::5")),
+            Drop(Reason::SpoofedSource),
+        ),
+        (
+            "advertisement of the gateway",
+            about(136, hmi6, v6("ff02::1"), v6("fd00:20::1")),
+            Drop(Reason::SpoofedSource),
+        ),
+        (
+            "probe for an address of one's own",
+            neighbour_solicitation(Ipv6Addr::UNSPECIFIED, hmi6),
+            Pass,
+        ),
+        (
+            "probe for another zone's address",
+            neighbour_solicitation(Ipv6Addr::UNSPECIFIED, v6("fd00:30::5")),
+            Drop(Reason::SpoofedSource),
+        ),
+        (
+            "ARP probe for an address of one's own",
+            arp_request(Ipv4Addr::UNSPECIFIED, hmi),
+            Pass,
+        ),
+        (
+            "ARP probe for another zone's address",
+            arp_request(Ipv4Addr::UNSPECIFIED, v4(30, 5)),
+            Drop(Reason::SpoofedSource),
+        ),
+        (
+            "advertisement about half an address",
+            icmp(hmi6, v6("ff02::1"), (136, 0), vec![0; 12]).hop_limit(255),
+            Drop(Reason::BadIcmpMessage),
         ),
     ]);
 }

@@ -145,11 +145,28 @@ pub(super) fn interfaces(
             diagnostics,
         );
     }
-    let row = |((interface, vlans), zones): ((&str, u32), u64)| {
-        let zones = zones | any.get(interface).copied().unwrap_or(0);
-        (interface.to_owned(), vlans, Interface { zones })
+    let behind = |interface: &str, vlans: u32| {
+        let tagged = rows.get(&(interface, vlans)).copied().unwrap_or(0);
+        tagged | any.get(interface).copied().unwrap_or(0)
     };
-    rows.into_iter().map(row).collect()
+    let row = |(interface, vlans): (&str, u32)| {
+        let zones = behind(interface, vlans);
+        let other = other_port(policy, interface);
+        let linked = zones | other.map_or(0, |other| behind(other, vlans));
+        (interface.to_owned(), vlans, Interface { zones, linked })
+    };
+    rows.keys().copied().map(row).collect()
+}
+
+/// The other port of the bridge that an interface is a port of.
+fn other_port<'a>(policy: &'a Policy, interface: &str) -> Option<&'a str> {
+    policy.bridges.iter().find_map(|bridge| {
+        let [one, other] = &bridge.ports;
+        if one == interface {
+            return Some(other.as_str());
+        }
+        (other == interface).then_some(one)
+    })
 }
 
 pub(super) fn networks(
