@@ -45,12 +45,16 @@ pub(crate) fn measure(
 /// The cases, loaded and warm.
 pub(crate) fn load(object: &Path, floors: &Path, wanted: Wanted<'_>) -> Result<Vec<Case>> {
     let mut cases = cases(object, floors, wanted)?;
-    // The maps of the load before are given back behind the scenes.
-    thread::sleep(AFTER_A_LOAD);
+    after_a_load();
     for case in &mut cases {
         case.spin()?;
     }
     Ok(cases)
+}
+
+/// Waits: the maps of the load before are given back behind the scenes.
+pub(crate) fn after_a_load() {
+    thread::sleep(AFTER_A_LOAD);
 }
 
 /// After so many cases the floor is measured again: each is held against the floor of that moment.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::report::{FLOOR, FLOOR_AND_EVENT, Report};
-use crate::targets::{control, gateway, load};
+use crate::targets::{PACKET_RATE, control, gateway, load};
 
 /// The page: what is measured and how, the tables of this run, and why a target is missed.
 pub(crate) fn write(report: &Report, instructions: &Path) -> String {
@@ -112,7 +112,7 @@ fn bounds_of_rates(report: &Report, counts: &str) -> String {
             pass.ns,
             follow.ns,
             ours.ns,
-            bare.ns * (1.0 / 0.97 - 1.0),
+            bare.ns * (1.0 / PACKET_RATE - 1.0),
             executed(FLOOR),
             executed("FC3, request"),
             executed("FC3, reply")
@@ -153,7 +153,7 @@ const HEAD: &str = "\
 | `--save FILE`, `--compare FILE` | keep the figures, hold others against them |
 | `--only frames,pairs,paths,time,rates,control,worst` | only these parts |
 | `--only tuning` | settings of the gateway under load: see [tuning.md](tuning.md) |
-| `--rounds N` | more of them: seven unless said |
+| `--rounds N` | more of them: seven unless said (frames beside others have theirs) |
 | `--case WORDS` | only frames in whose name these stand, with the floor: some seconds |
 | `--case WORDS --against OBJECT` | the same of two builds of the kernel program, turn about |
 | `--instructions` | how many instructions a frame takes: the same in every run |
@@ -203,7 +203,8 @@ puts it and its maps: after every second round all is loaded anew.
 
 **Frames beside others**, of which one may cost hardly more than the other, go through the same program, paced by the
 same one, turn about; a policy of 10,000 rules is in the same maps as one of ten, and the switch between them is a
-reload's. Seven rounds in each of seven loads; *min* and *max* are those of the loads.
+reload's. Only flows over 64k entries and their floor are two programs. Seven rounds in each of seven loads; *min*
+and *max* are those of the loads.
 
 **Floors** are our own programs: one that only returns, one that parses, one that parses and looks the
 flow up in an LRU hash (*the* floor of the ratios), the same over 1k and 64k flows, one that parses and
@@ -219,7 +220,7 @@ Modbus/TCP guide has it. In lock step client and server share a processor; elsew
 unless it says otherwise. *32 outstanding* is two connections with 16 requests each, for conduitfw
 lets no more than 16 wait in one. Gateways take turns of 120 ms on connections that stay open, two or three a
 round, and a ratio is the median of those of neighbouring turns, also for p99.9. In lock step bare and fast
-forwarding have thirty: of one turn p99.9 is the fourth longest transaction or so. Client and server run with
+forwarding have thirty for the ratio of p99.9: of one turn that is the fourth longest transaction or so. Client and server run with
 real-time priority, so that other work on the machine delays but little.
 
 **Time**: one client with a processor of its own asks at an even pace and sleeps in between, so that
@@ -229,7 +230,7 @@ forwarding.
 **Packet rate**: live frames of `BPF_PROG_TEST_RUN` into a veth, 64 requests and then their 64 replies
 the other way, counted by an XDP program behind the gateway. Sender, gateway and receiver share one
 processor, and all gateways carry the same cost of the other two. A round has six turns; drops are in each of
-them, forwarding in two, and nftables in one. Half a million frames in a run: with few
+them, forwarding in two, and what has no target in one. Half a million frames in a run: with few
 of them what it takes to begin one makes all gateways look alike; of 20 ms 40 ns a frame are left. With so
 many frames a second nearly all that leave fast are like one that left in the same tick; one that is not
 costs the question to the routing table as well, some 60 ns. Connection tracking is spared its

@@ -89,6 +89,8 @@ struct Stand {
     rig: Rig,
     paced: Pacer,
     empty: Pacer,
+    /// Nanoseconds of an empty program in the plain loop of a test run, which every frame's figure has.
+    empty_loop: f64,
     flows: Vec<Flow>,
 }
 
@@ -109,6 +111,7 @@ impl Stand {
             rig,
             paced,
             empty,
+            empty_loop: 0.0,
             flows: Vec::new(),
         };
         let v4 = |port| Talk::v4(10, port, 502);
@@ -130,6 +133,11 @@ impl Stand {
             let script = exchange(talk, (&payload::read(), &payload::values()), 1)?;
             stand.open(name, talk, script, slot)?;
         }
+        frames::after_a_load();
+        let mut loops = (0..ROUNDS)
+            .map(|_| stand.empty.repeat("nothing", 200_000))
+            .collect::<Result<Vec<_>>>()?;
+        stand.empty_loop = median(&mut loops);
         Ok(stand)
     }
 
@@ -151,12 +159,18 @@ impl Stand {
     /// How many times as much one frame costs as the other.
     fn hold(&mut self, one: &str, other: &str) -> Result<f64> {
         let (one, other) = (self.flow(one)?, self.flow(other)?);
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            theirs.push(self.measure(other)?);
-            ours.push(self.measure(one)?);
+        let mut ratios = Vec::new();
+        for round in 0..ROUNDS {
+            // Neither always comes first.
+            let (ours, theirs) = if round % 2 == 0 {
+                let theirs = self.measure(other)?;
+                (self.measure(one)?, theirs)
+            } else {
+                (self.measure(one)?, self.measure(other)?)
+            };
+            ratios.push((ours + self.empty_loop) / (theirs + self.empty_loop));
         }
-        Ok(median(&mut ours) / median(&mut theirs))
+        Ok(median(&mut ratios))
     }
 
     fn flow(&self, name: &str) -> Result<usize> {
@@ -164,7 +178,7 @@ impl Stand {
         at.with_context(|| format!("there is no flow `{name}`"))
     }
 
-    /// Nanoseconds of the first template of a flow, with those of an empty program in the plain loop of a test run.
+    /// Nanoseconds of the first template of a flow, without those of an empty program.
     fn measure(&mut self, at: usize) -> Result<f64> {
         let flow = &mut self.flows[at];
         let templates = flow.script.templates.len() as u32;
@@ -189,7 +203,7 @@ impl Stand {
         self.empty.begin(&flow.script)?;
         let without = self.empty.clock(FRAMES)?;
         let first = |mut blocks: Vec<Vec<f64>>| lower_quartile(&mut blocks[0]);
-        Ok(first(with) - first(without) + self.empty.repeat("nothing", 100_000)?)
+        Ok(first(with) - first(without))
     }
 }
 
@@ -197,16 +211,16 @@ impl Stand {
 fn spread(object: &Path, floors: &Path) -> Result<f64> {
     let wanted = Wanted::Exactly(&[ACK_SPREAD, FLOOR_SPREAD]);
     let mut cases = frames::load(object, floors, wanted)?;
-    let mut costs = [ACK_SPREAD, FLOOR_SPREAD].map(|name| (name, Vec::new()));
+    let place = |name: &str| {
+        let at = cases.iter().position(|case| case.title() == name);
+        at.with_context(|| format!("there is no case `{name}`"))
+    };
+    let (one, other) = (place(ACK_SPREAD)?, place(FLOOR_SPREAD)?);
+    let empty_loop = cases[one].empty_loop()?;
+    let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
-        for (name, rounds) in &mut costs {
-            let case = cases.iter_mut().find(|case| case.title() == *name);
-            let case = case.with_context(|| format!("there is no case `{name}`"))?;
-            let empty = case.empty_loop()?;
-            let figures = case.measure()?;
-            rounds.extend(figures.first().map(|figure| figure.usual + empty));
-        }
+        let [theirs, ours] = [other, one].map(|at| cases[at].measure());
+        ratios.push((ours?[0].usual + empty_loop) / (theirs?[0].usual + empty_loop));
     }
-    let [(_, mut ours), (_, mut theirs)] = costs;
-    Ok(median(&mut ours) / median(&mut theirs))
+    Ok(median(&mut ratios))
 }

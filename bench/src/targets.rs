@@ -49,6 +49,9 @@ pub(crate) mod gateway {
     pub(crate) const PLAIN_DROP: &str = "plain XDP_DROP";
 }
 
+/// How many of the frames that bare forwarding carries are to get through an inspection.
+pub(crate) const PACKET_RATE: f64 = 0.97;
+
 /// Every target, in the order of the list that was agreed.
 pub(crate) fn judge(report: &Report) -> Vec<TargetRow> {
     let mut targets = frames(report);
@@ -135,7 +138,7 @@ fn paths(report: &Report) -> Vec<TargetRow> {
     vec![
         at_least_as(
             "packet rate, kernel forwarding",
-            0.97,
+            PACKET_RATE,
             bare,
             rate(gateway::CONDUITFW),
             &[rate(gateway::FOLLOWING)],

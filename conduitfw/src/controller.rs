@@ -30,7 +30,7 @@ use crate::{
         Refusal, Surroundings,
     },
     requester::Requester,
-    state::{InForce, sha256},
+    state::{InForce, sha256, tables_id},
     status::{ControllerStatus, FileNow, Status},
 };
 
@@ -158,16 +158,19 @@ struct Kept {
     given_addresses: Option<Vec<IpAddr>>,
     /// Those that it was laid out with.
     gateway: Vec<IpAddr>,
+    /// Who had its text put in force.
+    by: String,
 }
 
 impl Kept {
-    fn of(policy: &Policy, digest: Digest, gateway: Vec<IpAddr>) -> Self {
+    fn of(policy: &Policy, digest: Digest, gateway: Vec<IpAddr>, by: &Requester) -> Self {
         Self {
             file: policy.file_name().to_owned(),
             text: Arc::clone(policy.text()),
             digest,
             given_addresses: policy.gateway_addresses.clone(),
             gateway,
+            by: by.to_string(),
         }
     }
 }
@@ -179,6 +182,8 @@ pub struct Controller {
     ids: Ids,
     names: NameHistory,
     in_force: Kept,
+    /// The same, as it is remembered beside the pins.
+    remembered: Option<InForce>,
     started: Timestamp,
     /// Whether much memory was used and may be given back.
     untidy: bool,
@@ -211,7 +216,8 @@ impl Controller {
             plane,
             ids: Ids::default(),
             names: NameHistory::default(),
-            in_force: Kept::of(&policy, Digest::of(&policy), Vec::new()),
+            in_force: Kept::of(&policy, Digest::of(&policy), Vec::new(), &Requester::Start),
+            remembered: None,
             started: Timestamp::now(),
             untidy: true,
             done_with: None,
@@ -242,7 +248,8 @@ impl Controller {
         let mut ids = self.ids.clone();
         let tables = policy::compile(policy, &mut ids, &surroundings)?;
         let gateway = surroundings.gateway_addresses;
-        let generation = self.put_in_force(policy, &tables, ids, &gateway, &Requester::Start)?;
+        let generation =
+            self.put_in_force(policy, &tables, ids, &gateway, self.in_force.by.clone())?;
         self.in_force.gateway = gateway;
         Ok(generation)
     }
@@ -296,13 +303,13 @@ impl Controller {
         // The kernel needs no digest: it is made beside.
         let (generation, digest) = thread::scope(|scope| {
             let digest = thread::Builder::new().spawn_scoped(scope, || Digest::of(&policy));
-            let generation = self.put_in_force(&policy, &tables, ids, &gateway, by);
+            let generation = self.put_in_force(&policy, &tables, ids, &gateway, by.to_string());
             let digest = digest.ok().and_then(|digest| digest.join().ok());
             (generation, digest.unwrap_or_else(|| Digest::of(&policy)))
         });
         let generation = generation?;
         let changes = Changes::between(&self.in_force.digest, &digest);
-        self.in_force = Kept::of(&policy, digest, gateway);
+        self.in_force = Kept::of(&policy, digest, gateway, by);
         self.done_with = Some((policy, tables));
         Ok(Applied {
             generation,
@@ -327,17 +334,22 @@ impl Controller {
         })
     }
 
-    /// What is in force and what it did.
+    /// What is in force and what it did. `file` is what the controller's own policy file holds by now; nothing when
+    /// it cannot be read.
     ///
     /// # Errors
     ///
     /// The maps cannot be read.
-    pub fn status(&self) -> Result<Status, DataPlaneError> {
+    pub fn status(&self, file: Option<&str>) -> Result<Status, DataPlaneError> {
         let (events_delivered, events_missed) = self.sink.delivered_and_lost();
         let controller = ControllerStatus {
             pid: std::process::id(),
             policy_file: self.options.policy_file.display().to_string(),
-            file_now: self.file_now(),
+            file_now: match file {
+                Some(text) if *text == *self.in_force.text => FileNow::InForce,
+                Some(_) => FileNow::Another,
+                None => FileNow::Unreadable,
+            },
             watch: self.options.watch,
             started: self.started,
             events_delivered,
@@ -348,16 +360,14 @@ impl Controller {
             &self.options.instance,
             self.plane.maps(),
             Some(controller),
+            self.remembered.clone(),
         )?)
     }
 
-    /// What the controller's own file holds by now.
-    fn file_now(&self) -> FileNow {
-        match policy::read_text(&self.options.policy_file) {
-            Ok(text) if *text == *self.in_force.text => FileNow::InForce,
-            Ok(_) => FileNow::Another,
-            Err(_) => FileNow::Unreadable,
-        }
+    /// What tells the tables from any others.
+    fn tables(&self) -> Option<String> {
+        let settings = self.plane.maps().settings.get(&0, 0).ok()?;
+        Some(tables_id(&settings.0))
     }
 
     /// Takes the program off every interface and removes every pin.
@@ -402,22 +412,15 @@ impl Controller {
             .compile(&self.in_force.file, &self.in_force.text)
             .and_then(|(compiled, gateway)| {
                 let policy = &compiled.loaded.policy;
-                let by = &Requester::Addresses;
+                let by = format!("{}; anew for the machine's new addresses", self.in_force.by);
                 self.put_in_force(policy, &compiled.tables, compiled.ids, &gateway, by)?;
                 self.in_force.gateway = gateway;
-                Ok(compiled.tables.generation.number)
+                Ok(())
             });
-        match outcome {
-            Ok(generation) => tracing::info!(
-                "the machine's addresses changed: generation {generation} is in force"
-            ),
-            Err(error) => {
-                // Not again until they change again.
-                self.in_force.gateway = now;
-                tracing::error!(
-                    "the machine's addresses changed, the policy knows the old: {error}"
-                );
-            }
+        if let Err(error) = outcome {
+            // Not again until they change again.
+            self.in_force.gateway = now;
+            tracing::error!("the machine's addresses changed, the policy knows the old: {error}");
         }
     }
 
@@ -459,7 +462,7 @@ impl Controller {
         self.names.learn_conduits(&self.ids);
         let generation = maps.in_force().map_err(DataPlaneError::from)?.1.number;
         let instance = &self.options.instance;
-        if let Some(earlier) = InForce::load(instance, generation)
+        if let Some(earlier) = InForce::load(instance, generation, self.tables().as_deref())
             && let Some(text) = earlier.text(instance)
             && let Ok(loaded) = policy::load_text(&earlier.policy_file, &text)
         {
@@ -476,7 +479,7 @@ impl Controller {
         tables: &CompiledTables,
         ids: Ids,
         gateway: &[IpAddr],
-        by: &Requester,
+        by: String,
     ) -> Result<u32, ApplyError> {
         pin_names(&ids, &self.ids, self.plane.maps_mut()).map_err(|source| {
             DataPlaneError::Write {
@@ -494,8 +497,9 @@ impl Controller {
             since: Timestamp::now(),
             policy_file: policy.file_name().to_owned(),
             site: policy.site.name.clone(),
-            sha256: Some(sha256(policy.text())),
-            by: Some(by.to_string()),
+            sha256: Some(sha256(policy.text().as_bytes())),
+            by: Some(by),
+            tables: self.tables(),
         };
         if let Err(error) = in_force.save(&self.options.instance, policy.text()) {
             let directory = self.options.instance.state();
@@ -504,6 +508,8 @@ impl Controller {
                 "the policy in force cannot be remembered: {error}"
             );
         }
+        in_force.log();
+        self.remembered = Some(in_force.clone());
         let names = PolicyNames::of(policy, gateway);
         if let Some(forgotten) = self.names.push(generation, names, &self.ids) {
             self.sink.forget_names(forgotten);

@@ -79,7 +79,10 @@ pub fn run(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(wait("starting the event loop"))?;
-    runtime.block_on(run_loop(options, loaded))
+    let outcome = runtime.block_on(run_loop(options, loaded));
+    // Not waiting for a policy file that hangs.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
@@ -91,8 +94,9 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
     let _lock = InstanceLock::take(&options.instance)?;
     let (commands, mut received) = mpsc::channel(16);
     let socket = options.instance.socket();
+    let group = options.socket_group.as_deref();
     let server =
-        Server::bind(&socket, options.socket_group.as_deref(), commands).map_err(|source| {
+        Server::bind(&socket, group, &options.policy_file, commands).map_err(|source| {
             DaemonError::Socket {
                 path: socket,
                 source,
@@ -107,12 +111,9 @@ async fn run_loop(options: Options, loaded: Loaded) -> Result<(), DaemonError> {
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_again = None;
 
-    let takeover = if controller.took_over() {
-        ", taking over without a gap"
-    } else {
-        ""
-    };
-    tracing::info!("generation {} is in force{takeover}", applied.generation);
+    if controller.took_over() {
+        tracing::info!("taken over without a gap");
+    }
     notify(
         Notice::Ready,
         &format!("generation {} is in force", applied.generation),
@@ -229,17 +230,17 @@ fn take_events(rings: &mut EventRings, controller: &mut Controller) -> Taken {
 /// loss.
 fn obey(controller: &mut Controller, command: Command) -> bool {
     match command {
-        Command::Status(reply) => {
-            let _ = reply.send(status(controller));
+        Command::Status(file, reply) => {
+            let _ = reply.send(status(controller, file.as_deref()));
         }
-        Command::Reload(given, client, reply) => {
-            let _ = reply.send(reload(controller, given, &Requester::Client(client)));
+        Command::Reload(given, user, reply) => {
+            let _ = reply.send(reload(controller, given, &Requester::User(user)));
         }
         Command::Events(reply) => {
             let _ = reply.send(controller.sink.follow());
         }
-        Command::Detach(client, reply) => {
-            tracing::warn!("{client} has the program taken off every interface");
+        Command::Detach(user, reply) => {
+            tracing::warn!("{user} has the program taken off every interface");
             let (answer, is_done) = match controller.detach() {
                 Ok(interfaces) => (detached(&interfaces), true),
                 Err(error) => (
@@ -269,8 +270,8 @@ pub(crate) fn detached(interfaces: &[String]) -> Answer {
     Answer::done(&json!({ "ok": true, "interfaces": interfaces }), text)
 }
 
-fn status(controller: &Controller) -> Answer {
-    match controller.status() {
+fn status(controller: &Controller, file: Option<&str>) -> Answer {
+    match controller.status(file) {
         Ok(status) => Answer::done(&status, status.to_string()),
         Err(error) => Answer::Failed {
             text: error.to_string(),
@@ -281,10 +282,7 @@ fn status(controller: &Controller) -> Answer {
 fn reload(controller: &mut Controller, given: Option<PolicyText>, by: &Requester) -> Answer {
     notify(Notice::Reloading, "putting a policy in force");
     let answer = match controller.reload(given, by) {
-        Ok(applied) => {
-            tracing::info!("generation {} is in force, by {by}", applied.generation);
-            Answer::done(&applied.to_json(), applied.to_text())
-        }
+        Ok(applied) => Answer::done(&applied.to_json(), applied.to_text()),
         Err(error) => {
             tracing::error!(
                 "the policy was refused, the one in force stays (asked for by {by}):\n{error}"

@@ -2,11 +2,13 @@
 
 use std::{fmt::Write as _, fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
+use conduitfw_common::table::Settings;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zerocopy::IntoBytes as _;
 
-use crate::instance::Instance;
+use crate::{instance::Instance, policy::printable};
 
 const RECORD: &str = "in-force.json";
 /// What all files that are remembered begin with. The text is `in-force-GENERATION.toml`.
@@ -29,12 +31,22 @@ pub struct InForce {
     /// Who had it put in force; nothing where an earlier version did not keep it.
     #[serde(default)]
     pub by: Option<String>,
+    /// What tells its tables from any others, which count generations from 1 as well ([`tables_id`]); nothing where an
+    /// earlier version did not keep it.
+    #[serde(default)]
+    pub tables: Option<String>,
 }
 
-/// The SHA-256 digest of a policy's text in hexadecimal, as `sha256sum` prints that of a file.
+/// What tells these tables from any others: of the keys that were drawn for them, which are a secret, the digest.
 #[must_use]
-pub fn sha256(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
+pub fn tables_id(settings: &Settings) -> String {
+    sha256(settings.hash_keys.as_bytes())
+}
+
+/// A SHA-256 digest in hexadecimal, as `sha256sum` prints that of a file.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
     digest.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -63,12 +75,27 @@ impl InForce {
         Ok(())
     }
 
-    /// The policy that was remembered last, if it is of the generation that is in force.
+    /// The policy that was remembered last, if it is of the generation that is in force, in these tables.
     #[must_use]
-    pub fn load(instance: &Instance, generation: u32) -> Option<Self> {
+    pub fn load(instance: &Instance, generation: u32, tables: Option<&str>) -> Option<Self> {
         let bytes = fs::read(instance.state().join(RECORD)).ok()?;
         let remembered: Self = serde_json::from_slice(&bytes).ok()?;
-        (remembered.generation == generation).then_some(remembered)
+        let is_of = |kept: &String| Some(kept.as_str()) == tables;
+        let is_it =
+            remembered.generation == generation && remembered.tables.as_ref().is_none_or(is_of);
+        is_it.then_some(remembered)
+    }
+
+    /// Says in the log what came into force, and by whom: the log is what lasts.
+    pub fn log(&self) {
+        let unknown = || "unknown".to_owned();
+        tracing::info!(
+            "generation {} of {} is in force, by {} (sha256 {})",
+            self.generation,
+            printable(&self.policy_file),
+            self.by.clone().unwrap_or_else(unknown),
+            self.sha256.clone().unwrap_or_else(unknown),
+        );
     }
 
     /// Its text, if it still is that one.
@@ -78,7 +105,7 @@ impl InForce {
         let is_it = self
             .sha256
             .as_ref()
-            .is_none_or(|kept| *kept == sha256(&text));
+            .is_none_or(|kept| *kept == sha256(text.as_bytes()));
         is_it.then_some(text)
     }
 
@@ -124,8 +151,9 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             policy_file: "policy.toml".to_owned(),
             site: "Works".to_owned(),
-            sha256: Some(sha256(if generation == 1 { "one" } else { "two" })),
+            sha256: Some(sha256(if generation == 1 { b"one" } else { b"two" })),
             by: Some("SIGHUP".to_owned()),
+            tables: Some("these".to_owned()),
         };
         fs::create_dir_all(instance.state()).unwrap();
         for left in ["in-force.toml", "in-force-7.toml", "in-force-7.new"] {
@@ -133,8 +161,10 @@ mod tests {
         }
         policy(1).save(&instance, "one").unwrap();
         policy(2).save(&instance, "two").unwrap();
-        assert_eq!(InForce::load(&instance, 1), None);
-        let remembered = InForce::load(&instance, 2).unwrap();
+        assert_eq!(InForce::load(&instance, 1, Some("these")), None);
+        // Generations begin at 1 again when the machine was started anew.
+        assert_eq!(InForce::load(&instance, 2, Some("others")), None);
+        let remembered = InForce::load(&instance, 2, Some("these")).unwrap();
         assert_eq!(remembered, policy(2));
         assert_eq!(remembered.text(&instance).as_deref(), Some("two"));
         let mut files: Vec<_> = fs::read_dir(instance.state())
@@ -152,7 +182,7 @@ mod tests {
     fn a_digest_is_what_sha256sum_prints() {
         // FIPS 180-4, the example of one block.
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256("abc"), digest);
+        assert_eq!(sha256(b"abc"), digest);
     }
 
     #[test]
@@ -161,7 +191,7 @@ mod tests {
             r#"{"generation":7,"since":"2026-01-02T03:04:05Z","policy_file":"p","site":"s"}"#;
         let earlier: InForce = serde_json::from_str(record).unwrap();
         assert_eq!(
-            (earlier.generation, earlier.sha256, earlier.by),
+            (earlier.generation, earlier.sha256, earlier.tables),
             (7, None, None)
         );
     }

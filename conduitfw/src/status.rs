@@ -92,7 +92,7 @@ pub struct RuleStatus {
 pub enum FileNow {
     /// The text in force.
     InForce,
-    /// Another text, which a reload without a name, or a restart, puts in force.
+    /// Another text, which a reload without a name, or a restart, would try to put in force.
     Another,
     /// Nothing that can be read: a restart would fail.
     Unreadable,
@@ -180,7 +180,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Reads everything.
+    /// Reads everything; `in_force` is what is remembered of the policy.
     ///
     /// # Errors
     ///
@@ -189,18 +189,19 @@ impl Status {
         instance: &Instance,
         maps: &Maps,
         controller: Option<ControllerStatus>,
+        in_force: Option<InForce>,
     ) -> Result<Self, MapError> {
         let (slot, generation) = maps.in_force()?;
         let names = NameTable::read(maps)?;
         let (since, policy_file, site, sha256, by) =
-            match InForce::load(instance, generation.number) {
+            match in_force.filter(|in_force| in_force.generation == generation.number) {
                 Some(InForce {
-                    generation: _,
                     since,
                     policy_file,
                     site,
                     sha256,
                     by,
+                    ..
                 }) => (Some(since), Some(policy_file), Some(site), sha256, by),
                 None => Default::default(),
             };

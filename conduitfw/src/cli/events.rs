@@ -48,8 +48,8 @@ pub(super) fn events(instance: &Instance, arguments: &Arguments) -> Result<(), F
             // Whoever passes events on is to notice, and to follow again.
             Some(Answer::End) | None => {
                 return Err(Failure::System(anyhow::anyhow!(
-                    "the controller stopped, and no more events come; enforcement goes on: follow them \
-                     again when it runs"
+                    "no more events come: the controller stopped, or they were not read for ten seconds; \
+                     `conduitfw status` says what is enforced"
                 )));
             }
             Some(answer) => return Err(unexpected(answer)),

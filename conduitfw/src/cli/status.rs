@@ -11,6 +11,7 @@ use crate::{
     dataplane,
     dataplane::{DataPlaneError, Pins, maps::Maps},
     instance::Instance,
+    state::{InForce, tables_id},
     status::Status,
 };
 
@@ -42,7 +43,12 @@ pub(super) fn status(instance: &Instance, arguments: &Arguments) -> Result<(), F
     let maps = dataplane::check_version(&pins)
         .and_then(|_| Maps::open(pins.directory()).map_err(DataPlaneError::from));
     let status = maps
-        .and_then(|maps| Ok(Status::read(instance, &maps, None)?))
+        .and_then(|maps| {
+            let settings = maps.settings.get(&0, 0)?.0;
+            let generation = maps.in_force()?.1.number;
+            let in_force = InForce::load(instance, generation, Some(&tables_id(&settings)));
+            Ok(Status::read(instance, &maps, None, in_force)?)
+        })
         .map_err(Failure::system)?;
     if arguments.json {
         let value = serde_json::to_value(&status).map_err(Failure::system)?;

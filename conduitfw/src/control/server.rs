@@ -20,14 +20,15 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot},
-    task::yield_now,
+    task::{spawn_blocking, yield_now},
     time::timeout,
 };
 
 use super::protocol::{Answer, MAX_LINE_BYTES, PolicyText, Request};
 use crate::{
     events::{Following, Published, Taken},
-    requester::Client,
+    policy::read_text,
+    requester::{Peer, User},
 };
 
 /// Clients served at once; one more waits in the kernel's queue.
@@ -38,17 +39,19 @@ const MAX_FOLLOWERS: usize = 8;
 const READ_AT_ONCE: usize = 64 << 10;
 /// A client that takes longer to say what it wants, or to take its answer, is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the policy file may take to be read for a `status`.
+const SOON: Duration = Duration::from_secs(1);
 /// The group that may use the socket, where it exists.
 const DEFAULT_GROUP: &str = "conduitfw";
 
 /// A request that the daemon's loop answers.
 pub enum Command {
-    /// [`Request::Status`].
-    Status(oneshot::Sender<Answer>),
+    /// [`Request::Status`], and what the controller's own policy file holds by now; nothing when it cannot be read.
+    Status(Option<String>, oneshot::Sender<Answer>),
     /// [`Request::Reload`], and who asks.
-    Reload(Option<PolicyText>, Client, oneshot::Sender<Answer>),
+    Reload(Option<PolicyText>, User, oneshot::Sender<Answer>),
     /// [`Request::Detach`], and who asks.
-    Detach(Client, oneshot::Sender<Answer>),
+    Detach(User, oneshot::Sender<Answer>),
     /// [`Request::Events`].
     Events(oneshot::Sender<Following>),
 }
@@ -66,14 +69,33 @@ pub struct Server {
 struct Desk {
     commands: mpsc::Sender<Command>,
     followers: Arc<Semaphore>,
+    /// The controller's own policy file, and who may read it: one at a time.
+    policy_file: (Arc<Path>, Arc<Semaphore>),
 }
 
 impl Desk {
-    fn new(commands: mpsc::Sender<Command>) -> Self {
+    fn new(commands: mpsc::Sender<Command>, policy_file: &Path) -> Self {
         Self {
             commands,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            policy_file: (policy_file.into(), Arc::new(Semaphore::new(1))),
         }
+    }
+
+    /// What the controller's own policy file holds by now, if it is a file and can be read soon. Beside the loop: a
+    /// file system over the network may hang.
+    async fn file_now(&self) -> Option<String> {
+        let (path, reading) = self.policy_file.clone();
+        let text = async {
+            let permit = reading.acquire_owned().await.ok()?;
+            let text = spawn_blocking(move || {
+                let _permit = permit;
+                let is_file = path.metadata().is_ok_and(|about| about.is_file());
+                is_file.then(|| read_text(&path).ok()).flatten()
+            });
+            text.await.ok()?
+        };
+        timeout(SOON, text).await.ok().flatten()
     }
 }
 
@@ -87,6 +109,7 @@ impl Server {
     pub fn bind(
         path: &Path,
         group: Option<&str>,
+        policy_file: &Path,
         commands: mpsc::Sender<Command>,
     ) -> io::Result<Self> {
         match fs::remove_file(path) {
@@ -104,7 +127,7 @@ impl Server {
             listener,
             path: path.to_owned(),
             clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
-            desk: Desk::new(commands),
+            desk: Desk::new(commands, policy_file),
         })
     }
 
@@ -145,11 +168,11 @@ fn give_to_group(path: &Path, group: Option<&str>) -> io::Result<()> {
 }
 
 async fn serve(stream: UnixStream, desk: Desk, _permit: OwnedSemaphorePermit) {
-    let client = Client::of(&stream);
+    let peer = Peer::of(&stream);
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(READ_AT_ONCE, reader);
     let outcome = match timeout(PATIENCE, read_request(&mut reader)).await {
-        Ok(Ok(Some(request))) => answer(request, client, &desk, &mut reader, &mut writer).await,
+        Ok(Ok(Some(request))) => answer(request, peer, &desk, &mut reader, &mut writer).await,
         Ok(Ok(None)) => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
             send(
@@ -192,29 +215,27 @@ async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Optio
 
 async fn answer(
     request: Request,
-    client: io::Result<Client>,
+    peer: io::Result<Peer>,
     desk: &Desk,
     reader: &mut BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
     match request {
         Request::Status => {
-            let answer = ask(&desk.commands, Command::Status).await?;
+            let file = desk.file_now().await;
+            let answer = ask(&desk.commands, |reply| Command::Status(file, reply)).await?;
             send(writer, &answer).await
         }
         // Whoever waited for a controller that hung, and was told so, does not want it done after all.
         Request::Reload { .. } | Request::Detach if has_left(reader).await => Ok(()),
         Request::Reload { policy } => {
-            let client = client?;
-            let answer = ask(&desk.commands, |reply| {
-                Command::Reload(policy, client, reply)
-            })
-            .await?;
+            let user = peer?.user();
+            let answer = ask(&desk.commands, |reply| Command::Reload(policy, user, reply)).await?;
             send(writer, &answer).await
         }
         Request::Detach => {
-            let client = client?;
-            let answer = ask(&desk.commands, |reply| Command::Detach(client, reply)).await?;
+            let user = peer?.user();
+            let answer = ask(&desk.commands, |reply| Command::Detach(user, reply)).await?;
             send(writer, &answer).await
         }
         Request::Events { follow } => {
@@ -301,10 +322,14 @@ mod tests {
         let (client, server) = UnixStream::pair().unwrap();
         let (commands, mut received) = mpsc::channel(1);
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        tokio::spawn(serve(server, Desk::new(commands), permit));
+        tokio::spawn(serve(
+            server,
+            Desk::new(commands, Path::new("policy.toml")),
+            permit,
+        ));
         tokio::spawn(async move {
             while let Some(command) = received.recv().await {
-                if let Command::Status(reply) = command {
+                if let Command::Status(_, reply) = command {
                     let _ = reply.send(Answer::End);
                 }
             }
@@ -344,7 +369,11 @@ mod tests {
                 let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
                 client.write_all(sent.as_bytes()).await.unwrap();
                 let client = is_there.then_some(client);
-                tokio::spawn(serve(server, Desk::new(commands), permit));
+                tokio::spawn(serve(
+                    server,
+                    Desk::new(commands, Path::new("policy.toml")),
+                    permit,
+                ));
                 assert_eq!(received.recv().await.is_some(), is_there, "{sent}");
                 drop(client);
             }

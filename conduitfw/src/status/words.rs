@@ -103,8 +103,8 @@ fn write_controller(f: &mut fmt::Formatter<'_>, controller: &ControllerStatus) -
         FileNow::InForce => Ok(()),
         FileNow::Another => writeln!(
             f,
-            "              that file holds another policy than the one in force: a restart, or \
-             `conduitfw reload`, puts it in force"
+            "              that file holds another text than the one in force: a restart, or `conduitfw \
+             reload`, would try to put that in force (`conduitfw check` says whether it can)"
         ),
         FileNow::Unreadable => writeln!(
             f,
