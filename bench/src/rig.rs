@@ -191,8 +191,7 @@ fn write(ebpf: &mut Ebpf, policies: &[CompiledTables]) -> Result<()> {
         let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
         for (_, vlans, row) in &tables.interfaces {
             let sum = interfaces.entry(*vlans).or_default();
-            sum.zones |= row.zones;
-            sum.linked |= row.linked;
+            *sum = sum.and(row);
         }
         for (vlans, interface) in interfaces {
             let key = InterfaceKey {

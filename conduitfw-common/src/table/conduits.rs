@@ -42,6 +42,17 @@ pub struct Interface {
     pub linked: u64,
 }
 
+impl Interface {
+    /// What is behind this interface and another one, for whoever has only one for all of a policy.
+    #[must_use]
+    pub const fn and(self, other: &Self) -> Self {
+        Self {
+            zones: self.zones | other.zones,
+            linked: self.linked | other.linked,
+        }
+    }
+}
+
 /// Key of `NETWORKS`, a longest-prefix trie. The prefix length counts the 32 bits of `slot`.
 #[derive(
     Clone,

@@ -143,7 +143,8 @@ impl Kernel {
         let maps = &mut self.maps;
         let mut interfaces: BTreeMap<u32, conduitfw_common::table::Interface> = BTreeMap::new();
         for (_, vlans, row) in &tables.interfaces {
-            interfaces.entry(*vlans).or_default().zones |= row.zones;
+            let sum = interfaces.entry(*vlans).or_default();
+            *sum = sum.and(row);
         }
         for (vlans, row) in interfaces {
             let ifindex = LOOPBACK;
