@@ -134,6 +134,9 @@ impl Stand {
             stand.open(name, talk, script, slot)?;
         }
         frames::after_a_load();
+        if let Some(flow) = stand.flows.first() {
+            stand.empty.begin(&flow.script)?;
+        }
         let mut loops = (0..ROUNDS)
             .map(|_| stand.empty.repeat("nothing", 200_000))
             .collect::<Result<Vec<_>>>()?;
