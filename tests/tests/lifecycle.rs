@@ -16,7 +16,8 @@ use conduitfw_tests::peers::{Device, Listener, ModbusClient, Plc, RawClient, con
 use conduitfw_tests::scene;
 use conduitfw_tests::scene::{DOSING, HMI, PLANT, PLC, STRANGER, Scene, dosing};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
 
 /// Allows unit 1 to be read, and has `count` rules in all.
@@ -235,6 +236,9 @@ fn status_says_who_put_which_text_in_force_and_what_a_restart_would() -> Result<
     wait_for_generation(&scene, 3)?;
     assert_eq!(found(&scene)?, wanted("SIGHUP", &first, "in-force"));
     fs::rename(&policy, policy.with_extension("gone"))?;
+    assert_eq!(found(&scene)?, wanted("SIGHUP", &first, "unreadable"));
+    // Whoever opens it for reading waits for somebody who writes.
+    mkfifo(&policy, Mode::S_IRUSR)?;
     assert_eq!(found(&scene)?, wanted("SIGHUP", &first, "unreadable"));
     let log = scene.conduitfw.files().log();
     let line = format!("is in force, by SIGHUP (sha256 {first})");
