@@ -6,10 +6,11 @@ use crate::flow::connection::CONTROL_FLAGS;
 use crate::flow::entry::{Direction, FlowEntry, Side, phase, side_flag};
 use crate::flow::store::{Found, find, lifetime_ticks, open_stream, remove};
 use crate::judgement::Judgement;
+use crate::neighbour;
 use crate::packet::{Packet, transport};
 use crate::platform::{FlowTable, Platform};
 use crate::rate;
-use crate::table::{GATEWAY_ZONE, IPV4_MAPPED, protocol};
+use crate::table::{GATEWAY_ZONE, protocol};
 use crate::verdict::Reason;
 use crate::wire::tcp::{MAX_SHIFT, flag};
 use crate::wire::{ethernet, icmp};
@@ -18,22 +19,11 @@ use crate::wire::{ethernet, icmp};
 #[inline(always)]
 pub fn admit<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
     if packet.ether_type == ethernet::ARP {
-        return neighbour(p, packet, &packet.destination);
+        return neighbour::resolution(p, packet, &packet.destination);
     }
     let kind = icmp::kind(packet);
     if packet.transport == transport::ICMP && kind == icmp::Kind::Neighbour {
-        // The target is the first thing in the message's body (RFC 4861 §4.3, §4.4).
-        return match p.address(packet.payload_at) {
-            Ok(target) if packet.payload_bytes >= TARGET_BYTES => {
-                let judgement = neighbour(p, packet, &target);
-                if judgement.is_plain_pass() && !stays_on_link(p, packet) {
-                    Judgement::deny(Reason::NeighbourNotAllowed, 0)
-                } else {
-                    judgement
-                }
-            }
-            _ => Judgement::deny(Reason::BadIcmpMessage, 0),
-        };
+        return neighbour::discovery(p, packet);
     }
     let ends = match classify::ends(p, packet) {
         Ok(ends) => ends,
@@ -55,75 +45,6 @@ pub fn admit<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
         Some(found) => go_on_opening(p, packet, ends, found),
         None => open(p, packet, ends),
     }
-}
-
-/// Bytes of the address that a message of neighbour discovery is about.
-const TARGET_BYTES: u32 = 16;
-
-/// ARP and IPv6 neighbour discovery between hosts that the policy knows. The sender must be at home on the
-/// interface; so must the target of who claims it for its own, or probes for it without an address of its own yet
-/// (RFC 5227 §1.1, RFC 4861 §4.4, RFC 4862 §5.4): a host's address is not another zone's to take.
-#[inline(always)]
-fn neighbour<P: Platform>(p: &P, packet: &Packet, target: &[u32; 4]) -> Judgement {
-    let probes = is_unspecified(&packet.source);
-    let is_at_home = if probes || is_link_local(&packet.source) {
-        classify::zones_here(p, packet.vlans).map(|_| ())
-    } else {
-        classify::source(p, &packet.source, packet.vlans).map(|_| ())
-    };
-    if let Err(reason) = is_at_home {
-        return Judgement::deny(reason, 0);
-    }
-    if is_link_local(target) && !classify::is_known(p, target) {
-        return Judgement::pass(0);
-    }
-    let claims = probes || packet.icmp_type == icmp::NEIGHBOUR_ADVERTISEMENT;
-    if claims {
-        return match classify::source(p, target, packet.vlans) {
-            Ok(_) => Judgement::pass(0),
-            Err(reason) => Judgement::deny(reason, 0),
-        };
-    }
-    if classify::is_known(p, target) {
-        Judgement::pass(0)
-    } else {
-        Judgement::deny(Reason::NeighbourNotAllowed, 0)
-    }
-}
-
-/// Whether a message of neighbour discovery ends on the link that it came by, or at the gateway. One to the address
-/// of a host elsewhere would be routed like any packet, with whatever it carries.
-#[inline(always)]
-fn stays_on_link<P: Platform>(p: &P, packet: &Packet) -> bool {
-    if is_link_local(&packet.destination) || is_link_local_group(&packet.destination) {
-        return true;
-    }
-    match p.network(p.seen().slot, &packet.destination) {
-        Some(network) if network.zone == GATEWAY_ZONE => true,
-        Some(network) => classify::interface_here(p, packet.vlans)
-            .is_ok_and(|interface| classify::is_member(interface.linked, network.zone)),
-        None => false,
-    }
-}
-
-/// `ff02::/16` (RFC 4291 §2.7).
-#[inline(always)]
-const fn is_link_local_group(address: &[u32; 4]) -> bool {
-    let [first, ..] = *address;
-    u32::from_be(first) >> 16 == 0xff02
-}
-
-#[inline(always)]
-const fn is_unspecified(address: &[u32; 4]) -> bool {
-    let [a, b, c, d] = *address;
-    a | b | d == 0 && (c == 0 || c == IPV4_MAPPED)
-}
-
-/// `fe80::/10` (RFC 4291 §2.5.6).
-#[inline(always)]
-const fn is_link_local(address: &[u32; 4]) -> bool {
-    let [first, ..] = *address;
-    u32::from_be(first) >> 22 == 0xfe80 >> 6
 }
 
 /// Below are the ports of services (RFC 6335 §6).
@@ -175,121 +96,6 @@ pub(crate) fn observe_or<P: Platform>(p: &P, conduit: u16, judgement: Judgement)
         _ => judgement,
     }
 }
-
-/// An ICMP error passes when it quotes a flow that is known, and goes to the sender of the quoted
-/// packet (RFC 5927 §4). [`admit`] has found both ends at home.
-#[inline(always)]
-pub fn icmp_error<P: Platform>(p: &mut P, packet: &Packet) -> Judgement {
-    let denied = Judgement::deny(Reason::IcmpErrorWithoutFlow, 0);
-    let Some(quoted) = quote(p, packet) else {
-        return denied;
-    };
-    if quoted.source != packet.destination {
-        return denied;
-    }
-    let Some(from) = p.network(p.seen().slot, &quoted.source) else {
-        return denied;
-    };
-    let Some(to) = p.network(p.seen().slot, &quoted.destination) else {
-        return denied;
-    };
-    // It comes from the side that the quoted packet went to, where no other zone has a say.
-    let is_from_there = classify::zones_here(p, packet.vlans)
-        .is_ok_and(|zones| classify::is_member(zones, to.zone));
-    if !is_from_there {
-        return denied;
-    }
-    if from.zone == GATEWAY_ZONE {
-        let port = classify::service_port(&quoted);
-        return match classify::service(p, from, to, quoted.transport, port) {
-            Some(service) => Judgement::pass(service.conduit),
-            None => denied,
-        };
-    }
-    for table in [FlowTable::Flows, FlowTable::Openings] {
-        if let Some(found) = find(p, table, &quoted) {
-            let Some(entry) = p.flow_seen(table, found.place) else {
-                return denied;
-            };
-            return if is_on_its_way(entry, &quoted) {
-                Judgement::pass(entry.conduit)
-            } else {
-                denied
-            };
-        }
-    }
-    denied
-}
-
-/// Whether a flow may have had the segment that an ICMP error quotes: its number is one that is on its way (RFC 5927
-/// §4.1). Any host of the responder's zone may tell of errors, and ports are soon guessed.
-#[inline(always)]
-fn is_on_its_way(entry: &FlowEntry, quoted: &Packet) -> bool {
-    if quoted.transport != transport::TCP {
-        return true;
-    }
-    let side = match entry.direction_of(quoted) {
-        Some(Direction::Request) => &entry.request,
-        Some(Direction::Reply) => &entry.reply,
-        None => return false,
-    };
-    if entry.phase < phase::ESTABLISHED {
-        return quoted.sequence.wrapping_add(1) == side.next;
-    }
-    quoted.sequence.wrapping_sub(side.acknowledged) <= side.next.wrapping_sub(side.acknowledged)
-}
-
-/// The addresses, ports and TCP sequence number of the packet that an ICMP error quotes: eight bytes behind its IP
-/// header, at least, are within the message (RFC 792).
-#[inline(always)]
-fn quote<P: Platform>(p: &P, packet: &Packet) -> Option<Packet> {
-    let at = packet.payload_at;
-    let mut quoted = Packet {
-        ether_type: packet.ether_type,
-        ..Packet::default()
-    };
-    if packet.ether_type == ethernet::IPV4 {
-        let first = p.u8(at).ok()?;
-        quoted.transport = p.u8(at.wrapping_add(9)).ok()?;
-        let source = p.u32(at.wrapping_add(12)).ok()?;
-        let destination = p.u32(at.wrapping_add(16)).ok()?;
-        quoted.source = [0, 0, IPV4_MAPPED, source.to_be()];
-        quoted.destination = [0, 0, IPV4_MAPPED, destination.to_be()];
-        let header_bytes = u32::from(first & 0x0f).wrapping_mul(4);
-        if first >> 4 != 4 || header_bytes < 20 {
-            return None;
-        }
-        quoted.transport_at = at.wrapping_add(header_bytes);
-    } else {
-        quoted.transport = p.u8(at.wrapping_add(6)).ok()?;
-        quoted.source = p.address(at.wrapping_add(8)).ok()?;
-        quoted.destination = p.address(at.wrapping_add(24)).ok()?;
-        if quoted.transport == transport::ICMPV6 {
-            quoted.transport = transport::ICMP;
-        }
-        quoted.transport_at = at.wrapping_add(40);
-    }
-    if quoted.transport_at.wrapping_add(QUOTED_BYTES) > packet.packet_end {
-        return None;
-    }
-    if quoted.transport == transport::ICMP {
-        quoted.icmp_type = p.u8(quoted.transport_at).ok()?;
-        let identifier = p.u16(quoted.transport_at.wrapping_add(4)).ok()?;
-        match icmp::kind(&quoted) {
-            icmp::Kind::EchoRequest => quoted.source_port = identifier,
-            icmp::Kind::EchoReply => quoted.destination_port = identifier,
-            _ => return None,
-        }
-    } else {
-        quoted.source_port = p.u16(quoted.transport_at).ok()?;
-        quoted.destination_port = p.u16(quoted.transport_at.wrapping_add(2)).ok()?;
-        quoted.sequence = p.u32(quoted.transport_at.wrapping_add(4)).ok()?;
-    }
-    Some(quoted)
-}
-
-/// What is quoted at least of the transport header.
-const QUOTED_BYTES: u32 = 8;
 
 /// Whether a conduit allows a new flow and its rate is not used up: then [`Judgement::OPEN`].
 #[inline(always)]

@@ -244,7 +244,7 @@ pub trait Platform: Headers {
     fn admit(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::admit::opened`].
     fn opened(&mut self, packet: &Packet, place: u32) -> Judgement;
-    /// Stage: [`crate::admit::icmp_error`].
+    /// Stage: [`crate::icmp_error::judge`].
     fn icmp_error(&mut self, packet: &Packet) -> Judgement;
     /// Stage: [`crate::settle::settle`].
     fn settle(&mut self, packet: &Packet, place: u32) -> Judgement;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use conduitfw_common::{
-    admit as long_way, adopt as picked_up, classify, flow::store, judgement::Judgement,
+    admit as long_way, adopt as picked_up, classify, flow::store, icmp_error, judgement::Judgement,
     platform::FlowTable, settle as known,
 };
 
@@ -31,7 +31,7 @@ pub(crate) extern "C" fn opened(context: *mut xdp_md, place: u32) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn icmp_error(context: *mut xdp_md) -> u64 {
     match Kernel::new(Frame::new(context)) {
-        Some((mut kernel, packet)) => long_way::icmp_error(&mut kernel, packet).to_bits(),
+        Some((mut kernel, packet)) => icmp_error::judge(&mut kernel, packet).to_bits(),
         None => NOTHING,
     }
 }

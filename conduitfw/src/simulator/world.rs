@@ -5,7 +5,7 @@ use conduitfw_common::{
     flow::entry::{FlowEntry, Stream},
     flow::key::WAYS,
     flow::store,
-    forward, inspect,
+    forward, icmp_error, inspect,
     judgement::Judgement,
     modbus::{
         self, coils, files, last, outstanding, plain, plain_replies, reply, request, written,
@@ -307,7 +307,7 @@ impl Platform for Simulator {
     }
 
     fn icmp_error(&mut self, packet: &Packet) -> Judgement {
-        admit::icmp_error(self, packet)
+        icmp_error::judge(self, packet)
     }
 
     fn settle(&mut self, packet: &Packet, place: u32) -> Judgement {
